@@ -1,0 +1,3 @@
+module midplane
+
+go 1.26
