@@ -187,7 +187,10 @@ func (m Msg) NextSent() uint16       { return uint16(m.bits(4, 0, 0xffff)) }
 func (m Msg) SetNextSent(n uint16)   { m.setBits(4, 0, 0xffff, uint32(n)) }
 func (m Msg) BcNetID() uint32        { return m.Word(4) }
 func (m Msg) SetBcNetID(n uint32)    { m.SetWord(4, n) }
-func (m Msg) LinkSelector() uint32   { return m.bits(4, 0, 1) }
+
+// LinkSelector chooses between two active links: the parity of the sending port, for a fragment that of the message
+// inside (msg_link_selector).
+func (m Msg) LinkSelector() uint32 { return m.OrigPort() & 1 }
 
 // Word 5.
 
@@ -211,8 +214,17 @@ func (m Msg) RedundantLink() bool     { return m.bit(5, 12) }
 func (m Msg) SetRedundantLink(v bool) { m.setBit(5, 12, v) }
 func (m Msg) PeerStopping() bool      { return m.bit(5, 13) }
 func (m Msg) SetPeerStopping(v bool)  { m.setBit(5, 13, v) }
-func (m Msg) BcAckInvalid() bool      { return m.bit(5, 14) }
 func (m Msg) SetBcAckInvalid(v bool)  { m.setBit(5, 14, v) }
+
+// BcAckInvalid says that BcastAck means nothing yet, because the sender has not been told where to start. Only internal
+// users have the bit; in data messages it is part of the port (msg_bc_ack_invalid).
+func (m Msg) BcAckInvalid() bool {
+	switch m.User() {
+	case UserBcastProtocol, UserNameDistr, UserLinkProtocol:
+		return m.bit(5, 14)
+	}
+	return false
+}
 
 // Words 6 and 7.
 
