@@ -1,0 +1,198 @@
+package tipctool
+
+import (
+	"strings"
+
+	"midplane/internal/api"
+)
+
+const broadcastLink = "broadcast-link"
+
+var linkCmd = &command{name: "link", short: "show or change links", sub: []*command{
+	{name: "get", short: "show one setting of a link", sub: []*command{
+		linkGet(api.Priority), linkGet(api.Tolerance), linkGet(api.Window),
+		{name: "broadcast", short: "show how multicast messages travel", run: broadcastGet},
+	}},
+	{name: "list", short: "list links", run: linkList},
+	{name: "set", short: "change one setting of a link", sub: []*command{
+		linkSet(api.Priority), linkSet(api.Tolerance), linkSet(api.Window),
+		{name: "broadcast", short: "choose how multicast messages travel", args: "{ BROADCAST | REPLICAST | AUTOSELECT [ratio PERCENT] | ratio PERCENT }",
+			long: "BROADCAST uses the broadcast link only, REPLICAST a copy for each destination node, and AUTOSELECT replicates\nup to PERCENT of the cluster's nodes and broadcasts above.", run: broadcastSet},
+	}},
+	{name: "statistics", short: "show or reset counters", sub: []*command{
+		{name: "reset", short: "set the counters of a link to zero", args: "link LINK", run: statReset},
+		{name: "show", short: "show the counters of links", args: "[link { LINK | SUBSTRING | all }]", run: statShow},
+	}},
+	{name: "monitor", short: "show or change neighbour monitoring", sub: []*command{
+		{name: "set", short: "change monitoring", sub: []*command{{name: "threshold", short: "cluster size above which only a ring of neighbours is monitored", args: "SIZE", run: monitorSet}}},
+		{name: "get", short: "show settings", sub: []*command{{name: "threshold", short: "show the threshold", run: monitorGet}}},
+		{name: "list", short: "list the monitored nodes", args: "[" + bearerID + "]", run: monitorList},
+		{name: "summary", short: "show the state of monitoring", run: monitorSummary},
+	}},
+}}
+
+func (c *call) links(all bool) ([]api.Link, error) {
+	l, err := c.control().Links(c.ctx, all)
+	return l, err
+}
+
+func linkList(c *call) error {
+	if err := c.done(); err != nil {
+		return err
+	}
+	links, err := c.links(false)
+	if err != nil {
+		return err
+	}
+	state := map[bool]string{true: "up", false: "down"}
+	c.answer(func() {
+		for _, l := range links {
+			c.printf("%s: %s\n", l.Name, state[l.Up])
+		}
+	}, func(w *jsonWriter) {
+		w.beginObject()
+		for _, l := range links {
+			w.field(l.Name, state[l.Up])
+		}
+		w.endObject()
+	})
+	return nil
+}
+
+func linkGet(p api.Property) *command {
+	return &command{name: string(p), short: "show a link's " + string(p), args: "link LINK", run: func(c *call) error {
+		link := keyval("link")
+		if err := c.options(link); err != nil {
+			return err
+		}
+		if !link.set {
+			return c.usagef("missing link")
+		}
+		links, err := c.links(false)
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			if l.Name == link.val {
+				c.one(string(p), l.Get(p))
+				return nil
+			}
+		}
+		return &api.Error{Code: api.NotFound, Message: "no link " + link.val}
+	}}
+}
+
+func linkSet(p api.Property) *command {
+	return &command{name: string(p), short: "set a link's " + string(p), args: strings.ToUpper(string(p)) + " link LINK", run: func(c *call) error {
+		v, err := c.propertyValue(p)
+		if err != nil {
+			return err
+		}
+		link := keyval("link")
+		if err := c.options(link); err != nil {
+			return err
+		}
+		if !link.set {
+			return c.usagef("missing link")
+		}
+		return c.control().SetLink(c.ctx, api.PropertySet{Name: link.val, Property: p, Value: v})
+	}}
+}
+
+func broadcastGet(c *call) error {
+	if err := c.done(); err != nil {
+		return err
+	}
+	b, err := c.control().Broadcast(c.ctx)
+	if err != nil {
+		return err
+	}
+	withRatio := b.Method == "AUTOSELECT" && b.Ratio != nil
+	c.answer(func() {
+		c.printf("%s", b.Method)
+		if withRatio {
+			c.printf(" ratio:%d", *b.Ratio)
+		}
+		c.printf("\n")
+	}, func(w *jsonWriter) {
+		w.beginObject()
+		w.field("method", b.Method)
+		w.endObject()
+		if withRatio {
+			w.beginObject()
+			w.field("ratio", *b.Ratio)
+			w.endObject()
+		}
+	})
+	return nil
+}
+
+func broadcastSet(c *call) error {
+	methods := []*option{key("BROADCAST"), key("REPLICAST"), key("AUTOSELECT")}
+	ratio := keyval("ratio")
+	if err := c.options(append(methods, ratio)...); err != nil {
+		return err
+	}
+	var b api.Broadcast
+	for _, m := range methods {
+		if !m.set {
+			continue
+		}
+		if b.Method != "" {
+			return c.usagef("%s and %s exclude each other", b.Method, m.key)
+		}
+		b.Method = m.key
+	}
+	if ratio.set {
+		n, err := c.number("ratio", ratio.val, 100)
+		if err != nil {
+			return err
+		}
+		b.Ratio = &n
+	}
+	if b.Method == "" && b.Ratio == nil {
+		return c.usagef("missing method or ratio")
+	}
+	return c.control().SetBroadcast(c.ctx, b)
+}
+
+func statReset(c *call) error {
+	link := keyval("link")
+	if err := c.options(link); err != nil {
+		return err
+	}
+	if !link.set {
+		return c.usagef("missing link")
+	}
+	return c.control().ResetLink(c.ctx, link.val)
+}
+
+func statShow(c *call) error {
+	link := keyval("link")
+	if err := c.options(link); err != nil {
+		return err
+	}
+	links, err := c.links(link.set)
+	if err != nil {
+		return err
+	}
+	if link.set && link.val != "all" {
+		var match []api.Link
+		for _, l := range links {
+			if strings.Contains(l.Name, link.val) {
+				match = append(match, l)
+			}
+		}
+		links = match
+	}
+	c.answer(func() {
+		for _, l := range links {
+			c.statText(l)
+		}
+	}, func(w *jsonWriter) {
+		for _, l := range links {
+			statJSON(w, l)
+		}
+	})
+	return nil
+}

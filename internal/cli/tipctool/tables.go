@@ -1,0 +1,142 @@
+package tipctool
+
+import (
+	"midplane/internal/api"
+	"midplane/tipc"
+)
+
+var root = &command{short: "Shows and changes a TIPC node", sub: []*command{
+	bearerCmd, linkCmd, mediaCmd,
+	{name: "nametable", short: "show the name table", sub: []*command{{name: "show", short: "show the name table", run: nametableShow}}},
+	nodeCmd,
+	{name: "peer", short: "manage other nodes", sub: []*command{{name: "remove", short: "forget a node that is down", sub: []*command{
+		{name: "address", short: "by its address", args: "{ Z.C.N | HASH }", run: peerRemoveAddress},
+		{name: "identity", short: "by its identity", args: "NODEID", run: peerRemoveIdentity},
+	}}}},
+	{name: "socket", short: "show sockets", sub: []*command{{name: "list", short: "list the sockets of this node", run: socketList}}},
+}}
+
+func nametableShow(c *call) error {
+	if err := c.done(); err != nil {
+		return err
+	}
+	names, err := c.control().Names(c.ctx)
+	if err != nil {
+		return err
+	}
+	node := func(n api.Name) string {
+		if n.Identity == nil {
+			return ""
+		}
+		return identity(*n.Identity)
+	}
+	c.answer(func() {
+		if len(names) > 0 {
+			c.printf("%-10s %-10s %-10s %-8s %-10s %-33s\n", "Type", "Lower", "Upper", "Scope", "Port", "Node")
+		}
+		for _, n := range names {
+			c.printf("%-10d %-10d %-10d %-8s %-10d %s\n", n.Range.Type, n.Range.Lower, n.Range.Upper, n.Scope, n.Socket.Port, node(n))
+		}
+	}, func(w *jsonWriter) {
+		for _, n := range names {
+			w.beginObject()
+			w.field("type", n.Range.Type)
+			w.field("lower", n.Range.Lower)
+			w.field("upper", n.Range.Upper)
+			w.field("scope", n.Scope.String())
+			w.field("port", n.Socket.Port)
+			w.field("node", node(n))
+			w.endObject()
+		}
+	})
+	return nil
+}
+
+func peerRemoveAddress(c *call) error {
+	s, err := c.only("address")
+	if err != nil {
+		return err
+	}
+	a, err := tipc.ParseNodeAddr(s)
+	if err != nil || a == 0 {
+		return c.usagef("address %q: want Z.C.N, or the hash that node list shows", s)
+	}
+	return c.control().RemovePeer(c.ctx, api.PeerRemove{Address: &a})
+}
+
+func peerRemoveIdentity(c *call) error {
+	s, err := c.only("identity")
+	if err != nil {
+		return err
+	}
+	id, err := tipc.ParseNodeID(s)
+	if err != nil {
+		return c.usagef("%v", err)
+	}
+	return c.control().RemovePeer(c.ctx, api.PeerRemove{Identity: &id})
+}
+
+func socketList(c *call) error {
+	if err := c.done(); err != nil {
+		return err
+	}
+	socks, err := c.control().Sockets(c.ctx)
+	if err != nil {
+		return err
+	}
+	c.answer(func() {
+		for _, s := range socks {
+			c.printf("socket %d\n", s.Port)
+			if s.Peer != nil {
+				c.printf("  connected to %x:%d", uint32(s.Peer.Node), s.Peer.Port)
+				if s.Via != nil {
+					c.printf(" via {%d,%d}", s.Via.Type, s.Via.Instance)
+				}
+				c.printf("\n")
+				continue
+			}
+			for _, b := range s.Bound {
+				c.printf("  bound to {%d,%d,%d}\n", b.Type, b.Lower, b.Upper)
+			}
+		}
+	}, func(w *jsonWriter) {
+		for _, s := range socks {
+			socketJSON(w, s)
+		}
+	})
+	return nil
+}
+
+// socketJSON has no model: the original prints text even with -j.
+func socketJSON(w *jsonWriter, s api.Socket) {
+	w.beginObject()
+	w.field("socket", s.Port)
+	w.field("type", s.Type.String())
+	if s.Peer != nil {
+		w.name("connected")
+		w.beginObject()
+		w.field("node", s.Peer.Node.String())
+		w.field("port", s.Peer.Port)
+		w.endObject()
+	}
+	if s.Via != nil {
+		w.name("via")
+		w.beginObject()
+		w.field("type", s.Via.Type)
+		w.field("instance", s.Via.Instance)
+		w.endObject()
+	}
+	if len(s.Bound) > 0 {
+		w.name("bound")
+		w.beginArray()
+		for _, b := range s.Bound {
+			w.beginObject()
+			w.field("type", b.Type)
+			w.field("lower", b.Lower)
+			w.field("upper", b.Upper)
+			w.endObject()
+		}
+		w.endArray()
+	}
+	w.endObject()
+}
