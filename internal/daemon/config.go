@@ -1,0 +1,151 @@
+// Package daemon is the node as a process of its own: configuration, the control socket, and an orderly end.
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"midplane/tipc"
+)
+
+// Config says what a daemon runs. The zero value is a node without bearers, with a random identity.
+type Config struct {
+	Identity tipc.NodeID   // zero: made at random
+	NetID    uint32        // 0: 4711
+	Address  tipc.NodeAddr // legacy <Z.C.N> address; 0: made from the identity
+	Control  string        // path of the control socket; empty: DefaultControl
+	Bearers  []tipc.Bearer
+	LogLevel slog.Level
+}
+
+// file is the configuration file. Its keys are the command's flags and, in a bearer, the tipc tool's key words.
+type file struct {
+	Identity string              `toml:"identity"`
+	NetID    *int64              `toml:"netid"`
+	Address  string              `toml:"address"`
+	Control  string              `toml:"control"`
+	LogLevel string              `toml:"loglevel"`
+	Bearer   []tipc.BearerFields `toml:"bearer"`
+}
+
+// DefaultControl is where the control socket is unless something else is said: in $XDG_RUNTIME_DIR for a user, in
+// /run/midplane for root.
+func DefaultControl() string {
+	if p := os.Getenv("MIDPLANE_CONTROL"); p != "" {
+		return p
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Getuid() != 0 {
+		return filepath.Join(dir, "midplane", "control")
+	}
+	if os.Getuid() > 0 {
+		return filepath.Join(os.TempDir(), fmt.Sprintf("midplane-%d", os.Getuid()), "control")
+	}
+	if os.Getuid() < 0 { // Windows
+		return filepath.Join(os.TempDir(), "midplane", "control")
+	}
+	return "/run/midplane/control"
+}
+
+// ReadConfig reads a configuration file. Errors name the file, the line or the field, the value and what is right.
+func ReadConfig(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, err
+	}
+	c, err := ParseConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// ParseConfig parses the text of a configuration file. Unknown keys are errors.
+func ParseConfig(text []byte) (Config, error) {
+	var f file
+	dec := toml.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&f); err != nil {
+		return Config{}, explain(err)
+	}
+	c := Config{Control: f.Control}
+	if f.Identity != "" {
+		id, err := tipc.ParseNodeID(f.Identity)
+		if err != nil {
+			return c, err
+		}
+		c.Identity = id
+	}
+	if f.NetID != nil {
+		if *f.NetID < 1 || *f.NetID > 1<<32-1 {
+			return c, &tipc.FieldError{Field: "netid", Value: fmt.Sprint(*f.NetID), Want: "1 to 4294967295"}
+		}
+		c.NetID = uint32(*f.NetID)
+	}
+	if f.Address != "" {
+		a, err := tipc.ParseNodeAddr(f.Address)
+		if err != nil || a == 0 {
+			return c, &tipc.FieldError{Field: "address", Value: f.Address, Want: "a legacy Z.C.N address, such as 1.1.7"}
+		}
+		c.Address = a
+	}
+	if f.LogLevel != "" {
+		if err := c.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
+			return c, &tipc.FieldError{Field: "loglevel", Value: f.LogLevel, Want: "debug, info, warn or error"}
+		}
+	}
+	for i, bf := range f.Bearer {
+		b, err := bf.Bearer()
+		if err != nil {
+			return c, fmt.Errorf("bearer %d: %w", i+1, err)
+		}
+		c.Bearers = append(c.Bearers, b)
+	}
+	return c, c.Validate()
+}
+
+// MaxBearers is how many bearers a node has at most (net/tipc/core.h MAX_BEARERS).
+const MaxBearers = 3
+
+// Validate checks what single fields cannot tell.
+func (c Config) Validate() error {
+	if len(c.Bearers) > MaxBearers {
+		return &tipc.FieldError{Field: "bearer", Value: fmt.Sprint(len(c.Bearers), " of them"), Want: fmt.Sprint("at most ", MaxBearers)}
+	}
+	seen := map[string]bool{}
+	for _, b := range c.Bearers {
+		if err := b.Validate(); err != nil {
+			return fmt.Errorf("bearer %s: %w", b.BearerName(), err)
+		}
+		if seen[b.BearerName()] {
+			return &tipc.FieldError{Field: "bearer", Value: b.BearerName(), Want: "each name only once"}
+		}
+		seen[b.BearerName()] = true
+	}
+	return nil
+}
+
+// explain makes a decoder's error say the line and the key.
+func explain(err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		e := strict.Errors[0]
+		line, _ := e.Position()
+		return fmt.Errorf("line %d: unknown key %q: want identity, netid, address, control, loglevel, or a [[bearer]] with the tipc tool's key words", line, strings.Join(e.Key(), "."))
+	}
+	var dec *toml.DecodeError
+	if errors.As(err, &dec) {
+		line, _ := dec.Position()
+		if key := strings.Join(dec.Key(), "."); key != "" {
+			return fmt.Errorf("line %d: %s: %s", line, key, strings.TrimPrefix(dec.Error(), "toml: "))
+		}
+		return fmt.Errorf("line %d: %s", line, strings.TrimPrefix(dec.Error(), "toml: "))
+	}
+	return err
+}
