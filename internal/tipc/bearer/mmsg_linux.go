@@ -1,0 +1,360 @@
+package bearer
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"midplane/internal/sys"
+)
+
+// sockaddr has room for the addresses of IPv4, IPv6 and packet sockets.
+type sockaddr = unix.RawSockaddrInet6
+
+func (c *mmsgTx) name4(i int) *unix.RawSockaddrInet4 {
+	return (*unix.RawSockaddrInet4)(unsafe.Pointer(&c.names[i]))
+}
+
+func (c *mmsgTx) nameLL(i int) *unix.RawSockaddrLinklayer {
+	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&c.names[i]))
+}
+
+// pollConn is a socket that Go's poller watches: *net.UDPConn or *os.File.
+type pollConn interface {
+	syscall.Conn
+	SetWriteDeadline(time.Time) error
+}
+
+// mmsgRx receives many datagrams with one system call, into its own buffers.
+type mmsgRx struct {
+	raw   syscall.RawConn
+	msgs  []sys.Mmsg
+	iovs  []unix.Iovec
+	names []sockaddr
+	ctls  [][8]uint64 // control messages, aligned
+	bufs  []byte
+	size  int // of one buffer
+
+	n     int // messages received and
+	used  int // how many headers the last call may have changed
+	errno syscall.Errno
+	wait  bool
+	fn    func(fd uintptr) bool // r.receive, made once
+	fails int                   // errors in a row
+}
+
+// init prepares for count datagrams of up to size octets.
+func (r *mmsgRx) init(conn syscall.Conn, count, size int) (err error) {
+	if r.raw, err = conn.SyscallConn(); err != nil {
+		return err
+	}
+	r.msgs = make([]sys.Mmsg, count)
+	r.iovs = make([]unix.Iovec, count)
+	r.names = make([]sockaddr, count)
+	r.ctls = make([][8]uint64, count)
+	r.fn = r.receive
+	r.used = count
+	r.resize(size)
+	return nil
+}
+
+// resize gives every datagram a buffer of another size.
+func (r *mmsgRx) resize(size int) {
+	r.size = size
+	r.bufs = make([]byte, len(r.msgs)*size)
+	for i := range r.msgs {
+		r.iovs[i].Base = &r.bufs[i*size]
+		r.iovs[i].SetLen(size)
+		h := &r.msgs[i].Hdr
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Control = (*byte)(unsafe.Pointer(&r.ctls[i]))
+	}
+}
+
+// fill receives datagrams; r.n says how many, 0 without any to read. The error
+// is ErrClosed, or one that will not go away. Passing errors are counted.
+func (r *mmsgRx) fill(wait bool, st *counters) error {
+	for {
+		for i := range r.used {
+			h := &r.msgs[i].Hdr
+			h.Namelen = uint32(unsafe.Sizeof(sockaddr{}))
+			h.SetControllen(int(unsafe.Sizeof(r.ctls[i])))
+		}
+		r.used = 0
+		r.n, r.errno, r.wait = 0, 0, wait
+		if err := r.raw.Read(r.fn); err != nil {
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+				return ErrClosed
+			}
+			return err
+		}
+		switch r.errno {
+		case 0:
+			r.fails = 0
+			st.rxCalls.Add(1)
+			return nil
+		case unix.EAGAIN:
+			return nil
+		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL, unix.ENOSYS, unix.EPERM:
+			return os.NewSyscallError("recvmmsg", r.errno)
+		}
+		// ICMP errors, a device that went down, no memory: all pass.
+		st.rxErrors.Add(1)
+		r.fails++
+		backOff(r.fails)
+		if !wait {
+			return nil
+		}
+	}
+}
+
+func (r *mmsgRx) receive(fd uintptr) bool {
+	for {
+		n, e := sys.Recvmmsg(int(fd), r.msgs, unix.MSG_DONTWAIT)
+		switch e {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			if r.wait {
+				return false
+			}
+		}
+		// After an error the first header may have been changed already.
+		r.n, r.used, r.errno = n, max(n, 1), e
+		return true
+	}
+}
+
+// data is the content of message i.
+func (r *mmsgRx) data(i int) []byte {
+	return r.bufs[i*r.size:][:min(int(r.msgs[i].Len), r.size)]
+}
+
+// control reads what the kernel says beside message i: the size that a merged
+// datagram is to be cut at (0: not merged) and the receive queue's drops so far.
+func (r *mmsgRx) control(i int) (segment int, drops uint32, hasDrops bool) {
+	left := int(r.msgs[i].Hdr.Controllen)
+	at := unsafe.Pointer(&r.ctls[i])
+	for left >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(at)
+		l := int(h.Len)
+		if l < unix.SizeofCmsghdr || l > left {
+			break
+		}
+		data := unsafe.Add(at, unix.CmsgLen(0))
+		if l >= unix.CmsgLen(4) {
+			switch {
+			case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO:
+				segment = int(*(*int32)(data))
+			case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_RXQ_OVFL:
+				drops, hasDrops = *(*uint32)(data), true
+			}
+		}
+		step := unix.CmsgSpace(l - unix.CmsgLen(0))
+		at, left = unsafe.Add(at, step), left-step
+	}
+	return segment, drops, hasDrops
+}
+
+const (
+	txBatch     = 64 // messages of one sendmmsg call
+	maxSegments = 64 // of one UDP_SEGMENT send: UDP_MAX_SEGMENTS of Linux before 6.9
+	stallLimit  = 50 * time.Millisecond
+)
+
+// txCtl is a control message with the segment size.
+type txCtl struct {
+	hdr unix.Cmsghdr
+	seg uint16
+	_   [6]byte
+}
+
+// mmsgTx sends many datagrams with one system call.
+type mmsgTx struct {
+	conn  pollConn
+	raw   syscall.RawConn
+	st    *counters
+	msgs  [txBatch]sys.Mmsg
+	iovs  [txBatch]unix.Iovec
+	names [txBatch]sockaddr
+	ctls  [txBatch]txCtl
+	data  [txBatch][]byte
+	segs  [txBatch]int // segment size, 0: one datagram
+
+	n, done int
+	mayWait bool
+	stalled bool
+	fn      func(fd uintptr) bool // t.transmit, made once
+
+	// refused, when not nil, is told that the kernel would not cut message
+	// i into segments. The message is then sent as single datagrams.
+	refused func(i int, e syscall.Errno)
+	single  [1]sys.Mmsg
+	singleV [1]unix.Iovec
+}
+
+func (t *mmsgTx) init(conn pollConn, st *counters) (err error) {
+	t.conn, t.st = conn, st
+	if t.raw, err = conn.SyscallConn(); err != nil {
+		return err
+	}
+	t.fn = t.transmit
+	for i := range t.msgs {
+		h := &t.msgs[i].Hdr
+		h.Name = (*byte)(unsafe.Pointer(&t.names[i]))
+		h.Iov = &t.iovs[i]
+		h.SetIovlen(1)
+		t.ctls[i].hdr.Level = unix.SOL_UDP
+		t.ctls[i].hdr.Type = unix.UDP_SEGMENT
+		t.ctls[i].hdr.SetLen(unix.CmsgLen(2))
+	}
+	return nil
+}
+
+// add queues one message for the address in names[t.n], of nameLen octets.
+// data stays referenced until flush. There must be room: t.n < txBatch.
+func (t *mmsgTx) add(data []byte, segment, nameLen int) {
+	i := t.n
+	t.n++
+	t.data[i], t.segs[i] = data, segment
+	if len(data) > 0 {
+		t.iovs[i].Base = &data[0]
+	} else {
+		t.iovs[i].Base = nil
+	}
+	t.iovs[i].SetLen(len(data))
+	h := &t.msgs[i].Hdr
+	h.Namelen = uint32(nameLen)
+	if segment > 0 {
+		t.ctls[i].seg = uint16(segment)
+		h.Control = (*byte)(unsafe.Pointer(&t.ctls[i]))
+		h.SetControllen(unix.CmsgSpace(2))
+	} else {
+		h.Control = nil
+		h.SetControllen(0)
+	}
+}
+
+// flush sends what was added. Its only error is ErrClosed.
+func (t *mmsgTx) flush() error {
+	if t.n == 0 {
+		return nil
+	}
+	defer func() {
+		clear(t.data[:t.n]) // let go of the batch's memory
+		t.n = 0
+	}()
+	t.done, t.mayWait, t.stalled = 0, false, false
+	if err := t.raw.Write(t.fn); err != nil {
+		return ErrClosed
+	}
+	if !t.stalled {
+		return nil
+	}
+	// The socket is full. Wait a little: dropping costs retransmissions, but
+	// a device that stands still must not hold the sender for ever.
+	t.st.txStalls.Add(1)
+	t.mayWait = true
+	t.conn.SetWriteDeadline(time.Now().Add(stallLimit))
+	err := t.raw.Write(t.fn)
+	t.conn.SetWriteDeadline(time.Time{})
+	if err != nil {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return ErrClosed
+		}
+		for i := t.done; i < t.n; i++ {
+			t.st.txDropped.Add(uint64(t.count(i)))
+		}
+	}
+	return nil
+}
+
+// count is how many datagrams message i makes.
+func (t *mmsgTx) count(i int) int {
+	if t.segs[i] == 0 {
+		return 1
+	}
+	return (len(t.data[i]) + t.segs[i] - 1) / t.segs[i]
+}
+
+func (t *mmsgTx) transmit(fd uintptr) bool {
+	for t.done < t.n {
+		k, e := sys.Sendmmsg(int(fd), t.msgs[t.done:t.n], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch e {
+		case 0:
+			t.sent(k)
+		case unix.EINTR:
+		case unix.EAGAIN:
+			t.stalled = true
+			return !t.mayWait
+		case unix.ENOBUFS:
+			// The device's queue was full and the kernel has dropped it.
+			t.st.txDropped.Add(uint64(t.count(t.done)))
+			t.done++
+		default:
+			if t.segs[t.done] > 0 && t.refused != nil {
+				t.refused(t.done, e)
+				t.sendSingly(int(fd), t.done)
+			} else {
+				t.st.txErrors.Add(uint64(t.count(t.done)))
+			}
+			t.done++
+		}
+	}
+	return true
+}
+
+// sent counts k messages from t.done on.
+func (t *mmsgTx) sent(k int) {
+	var datagrams, bytes, segmented uint64
+	for i := t.done; i < t.done+k; i++ {
+		c := uint64(t.count(i))
+		datagrams += c
+		bytes += uint64(len(t.data[i]))
+		if t.segs[i] > 0 {
+			segmented += c
+		}
+	}
+	t.st.txCalls.Add(1)
+	t.st.txDatagrams.Add(datagrams)
+	t.st.txBytes.Add(bytes)
+	if segmented > 0 {
+		t.st.txSegmented.Add(segmented)
+	}
+	t.done += k
+}
+
+// sendSingly sends the segments of message i one by one.
+func (t *mmsgTx) sendSingly(fd, i int) {
+	h := &t.single[0].Hdr
+	h.Name, h.Namelen = t.msgs[i].Hdr.Name, t.msgs[i].Hdr.Namelen
+	h.Iov = &t.singleV[0]
+	h.SetIovlen(1)
+	for data := t.data[i]; len(data) > 0; {
+		n := min(t.segs[i], len(data))
+		t.singleV[0].Base = &data[0]
+		t.singleV[0].SetLen(n)
+		_, e := sys.Sendmmsg(fd, t.single[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch e {
+		case 0:
+			t.st.txCalls.Add(1)
+			t.st.txDatagrams.Add(1)
+			t.st.txBytes.Add(uint64(n))
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN, unix.ENOBUFS:
+			t.st.txDropped.Add(1)
+		default:
+			t.st.txErrors.Add(1)
+		}
+		data = data[n:]
+	}
+	t.singleV[0].Base = nil
+}

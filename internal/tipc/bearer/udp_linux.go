@@ -1,0 +1,469 @@
+package bearer
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"midplane/internal/sys"
+	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/wire"
+)
+
+const (
+	udpRxBatch   = 16    // datagrams, or merged trains of them, of one recvmmsg call
+	udpRxSize    = 65536 // the largest datagram and the largest merged train fit
+	maxGSOLimits = 1024  // destinations whose segmentation limit is remembered
+)
+
+// open makes the sockets.
+func (u *UDP) open() error {
+	p := u.plan
+	conn, err := u.socket(p.local, false)
+	if err != nil {
+		return err
+	}
+	u.conn = conn
+	if p.group.IsValid() {
+		if u.groupConn, err = u.socket(netip.AddrPortFrom(p.group.Addr(), p.groupPort()), true); err != nil {
+			return err
+		}
+	}
+	if p.Plain {
+		u.send = u.sendPlain
+		u.readers = []Reader{newPlainReader(u, u.conn, false)}
+		if u.groupConn != nil {
+			u.readers = append(u.readers, newPlainReader(u, u.groupConn, true))
+		}
+		return nil
+	}
+	tx := &udpTx{u: u, gso: !p.NoOffload && u.probeGSO()}
+	if err := tx.mm.init(u.conn, &u.stats); err != nil {
+		return err
+	}
+	tx.mm.refused = tx.refused
+	u.send = tx.write
+	for _, c := range []*net.UDPConn{u.conn, u.groupConn} {
+		if c == nil {
+			continue
+		}
+		r := &udpRx{u: u, group: c == u.groupConn}
+		if err := r.mm.init(c, udpRxBatch, udpRxSize); err != nil {
+			return err
+		}
+		u.readers = append(u.readers, r)
+	}
+	return nil
+}
+
+// socket makes a UDP socket bound to at. A socket for the group receives that
+// group's datagrams from this bearer's interface only.
+func (u *UDP) socket(at netip.AddrPort, group bool) (*net.UDPConn, error) {
+	p := u.plan
+	v6 := at.Addr().Is6()
+	family := unix.AF_INET
+	if v6 {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), u.name)
+	defer f.Close() // the net package works on a duplicate
+
+	rcv, snd := sys.SetBuffers(fd, p.RecvBuf, p.SendBuf)
+	if !group {
+		u.rcvbuf, u.sndbuf = rcv, snd
+	}
+	set := func(what string, level, opt, value int) {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt "+what, unix.SetsockoptInt(fd, level, opt, value))
+		}
+	}
+	// These two are missing on old kernels only, and things work without.
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
+	if !p.NoOffload && !p.Plain {
+		unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	}
+	if v6 {
+		set("IPV6_V6ONLY", unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
+		set("IPV6_UNICAST_HOPS", unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, p.TTL)
+		set("IPV6_MULTICAST_HOPS", unix.SOL_IPV6, unix.IPV6_MULTICAST_HOPS, p.TTL)
+		set("IPV6_MULTICAST_IF", unix.SOL_IPV6, unix.IPV6_MULTICAST_IF, p.ifi.Index)
+		set("IPV6_MULTICAST_LOOP", unix.SOL_IPV6, unix.IPV6_MULTICAST_LOOP, 1)
+		set("IPV6_MTU_DISCOVER", unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
+	} else {
+		set("IP_TTL", unix.SOL_IP, unix.IP_TTL, p.TTL)
+		set("IP_MULTICAST_TTL", unix.SOL_IP, unix.IP_MULTICAST_TTL, p.TTL)
+		set("IP_MULTICAST_LOOP", unix.SOL_IP, unix.IP_MULTICAST_LOOP, 1)
+		// Linux' own bearer lets routers fragment, too: its default MTU counts on it.
+		set("IP_MTU_DISCOVER", unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+		if err == nil {
+			mreq := &unix.IPMreqn{Ifindex: int32(p.ifi.Index)}
+			err = os.NewSyscallError("setsockopt IP_MULTICAST_IF", unix.SetsockoptIPMreqn(fd, unix.SOL_IP, unix.IP_MULTICAST_IF, mreq))
+		}
+	}
+	if group {
+		// The other nodes of this host bind the same group and port.
+		set("SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(at.Port())}
+	if v6 {
+		s := &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
+		if needsZone(at.Addr()) {
+			s.ZoneId = uint32(p.ifi.Index)
+		}
+		sa = s
+	} else {
+		sa.(*unix.SockaddrInet4).Addr = at.Addr().As4()
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return nil, &net.OpError{Op: "bind", Net: "udp", Addr: net.UDPAddrFromAddrPort(at), Err: os.NewSyscallError("bind", err)}
+	}
+	if group {
+		if err := joinGroup(fd, at.Addr(), p.ifi.Index); err != nil {
+			return nil, err
+		}
+	}
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return pc.(*net.UDPConn), nil
+}
+
+func joinGroup(fd int, group netip.Addr, ifindex int) error {
+	if group.Is6() {
+		// Not there before Linux 4.20; then only a bearer on a second
+		// interface with the same group of wider scope would notice.
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MULTICAST_ALL, 0)
+		m := &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)}
+		return os.NewSyscallError("setsockopt IPV6_ADD_MEMBERSHIP", unix.SetsockoptIPv6Mreq(fd, unix.SOL_IPV6, unix.IPV6_ADD_MEMBERSHIP, m))
+	}
+	unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MULTICAST_ALL, 0)
+	m := &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(ifindex)}
+	return os.NewSyscallError("setsockopt IP_ADD_MEMBERSHIP", unix.SetsockoptIPMreqn(fd, unix.SOL_IP, unix.IP_ADD_MEMBERSHIP, m))
+}
+
+// needsZone reports whether the kernel wants an interface with the address.
+func needsZone(a netip.Addr) bool {
+	return a.Is6() && (a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast())
+}
+
+// probeGSO asks whether the kernel knows UDP_SEGMENT (Linux 4.18).
+func (u *UDP) probeGSO() bool {
+	raw, err := u.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	ok := false
+	raw.Control(func(fd uintptr) {
+		_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
+		ok = err == nil
+	})
+	return ok
+}
+
+// udpRx is a reader of one of the sockets.
+type udpRx struct {
+	u     *UDP
+	mm    mmsgRx
+	group bool
+
+	cur   int            // message being returned
+	rest  []byte         // what is left of it
+	seg   int            // size to cut it at
+	src   wire.MediaAddr // its source
+	drops uint32         // last value of the kernel's drop counter
+}
+
+// ReadBatch implements Reader.
+func (r *udpRx) ReadBatch(p []Packet) (int, error) { return r.read(p, true) }
+
+// TryReadBatch implements Reader.
+func (r *udpRx) TryReadBatch(p []Packet) (int, error) { return r.read(p, false) }
+
+func (r *udpRx) read(p []Packet, wait bool) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		if n := r.take(p); n > 0 {
+			return n, nil
+		}
+		r.cur = 0
+		if err := r.mm.fill(wait, &r.u.stats); err != nil {
+			r.mm.n = 0
+			return 0, err
+		}
+		if r.mm.n == 0 && !wait {
+			return 0, nil
+		}
+	}
+}
+
+// take fills p from what was received.
+func (r *udpRx) take(p []Packet) int {
+	n, size, merged := 0, 0, 0
+	for n < len(p) {
+		if len(r.rest) == 0 {
+			if r.cur >= r.mm.n {
+				break
+			}
+			r.next()
+			continue
+		}
+		k := min(r.seg, len(r.rest))
+		p[n] = Packet{r.src, r.group, r.rest[:k:k]}
+		if k < len(r.mm.data(r.cur-1)) {
+			merged++
+		}
+		r.rest = r.rest[k:]
+		size += k
+		n++
+	}
+	if n > 0 {
+		st := &r.u.stats
+		st.rxDatagrams.Add(uint64(n))
+		st.rxBytes.Add(uint64(size))
+		if merged > 0 {
+			st.rxMerged.Add(uint64(merged))
+		}
+	}
+	return n
+}
+
+// next starts with another message; r.rest stays empty when it is not for us.
+func (r *udpRx) next() {
+	i := r.cur
+	r.cur++
+	st := &r.u.stats
+	seg, drops, ok := r.mm.control(i)
+	if ok {
+		st.rxOverflow.Add(uint64(drops - r.drops)) // the counter wraps
+		r.drops = drops
+	}
+	data := r.mm.data(i)
+	switch {
+	case r.mm.msgs[i].Hdr.Flags&unix.MSG_TRUNC != 0:
+		st.rxTruncated.Add(1)
+		return
+	case len(data) == 0:
+		st.rxEmpty.Add(1)
+		return
+	}
+	src, ok := r.source(i)
+	if !ok {
+		st.rxForeign.Add(1)
+		return
+	}
+	if src == r.u.addr.IP {
+		st.rxOwn.Add(1)
+		return
+	}
+	r.src = wire.MediaAddr{Media: wire.MediaUDP, IP: src}
+	r.rest, r.seg = data, len(data)
+	if seg > 0 {
+		r.seg = seg
+	}
+}
+
+func (r *udpRx) source(i int) (netip.AddrPort, bool) {
+	sa := &r.mm.names[i]
+	switch sa.Family {
+	case unix.AF_INET:
+		s4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(s4.Addr), ntohs(s4.Port)), true
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), ntohs(sa.Port)), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// ntohs and htons convert a port that was read or is written as it lies in memory.
+func ntohs(port uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+func htons(port uint16) uint16 { return ntohs(port) }
+
+// udpTx sends batches. Its methods are called with u.sendMu held.
+type udpTx struct {
+	u   *UDP
+	mm  mmsgTx
+	gso bool
+
+	// limits holds the largest segment that the kernel cuts for a
+	// destination, for those that have refused one: 0 means none at all.
+	limits map[netip.AddrPort]int
+}
+
+func (t *udpTx) write(b *buf.Batch, id int) error {
+	dgs := b.Datagrams
+	limit := maxUDPPayload(t.u.plan.local.Addr().Is6())
+	for i := 0; i < len(dgs); {
+		d := &dgs[i]
+		if id != All && d.Bearer != id {
+			i++
+			continue
+		}
+		dst, peers, ok := t.u.destination(d.Dst)
+		if !ok || d.Len() > limit {
+			t.u.stats.txErrors.Add(1)
+			i++
+			continue
+		}
+		j, seg := i+1, 0
+		if t.gso {
+			if j = runEnd(dgs, i, limit); j > i+1 {
+				seg = d.Len()
+			}
+		}
+		if peers == nil {
+			if err := t.add(b, i, j, seg, dst); err != nil {
+				return err
+			}
+		}
+		for _, peer := range peers {
+			if err := t.add(b, i, j, seg, peer); err != nil {
+				return err
+			}
+		}
+		i = j
+	}
+	return t.mm.flush()
+}
+
+// runEnd returns the end of the run of datagrams from i on that the kernel can
+// cut from one buffer: to one destination, all of one size but the last, which
+// may be shorter, and together not more than limit octets.
+func runEnd(dgs []buf.Datagram, i, limit int) int {
+	first := &dgs[i]
+	seg, total := first.Len(), first.Len()
+	if seg == 0 {
+		return i + 1
+	}
+	j := i + 1
+	for j < len(dgs) && j-i < maxSegments {
+		d := &dgs[j]
+		l := d.Len()
+		if l == 0 || l > seg || total+l > limit || d.Bearer != first.Bearer || d.Dst != first.Dst {
+			break
+		}
+		total += l
+		j++
+		if l < seg {
+			break
+		}
+	}
+	return j
+}
+
+// add queues datagrams i to j-1 for dst.
+func (t *udpTx) add(b *buf.Batch, i, j, seg int, dst netip.AddrPort) error {
+	if seg > 0 && len(t.limits) > 0 {
+		if limit, known := t.limits[dst]; known && seg > limit {
+			seg = 0
+		}
+	}
+	if seg > 0 || j == i+1 {
+		return t.addOne(b.Span(i, j), seg, dst)
+	}
+	for ; i < j; i++ {
+		if err := t.addOne(b.Bytes(i), 0, dst); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *udpTx) addOne(data []byte, seg int, dst netip.AddrPort) error {
+	m := &t.mm
+	if m.n == txBatch {
+		if err := m.flush(); err != nil {
+			return err
+		}
+	}
+	ip := dst.Addr()
+	if ip.Is4() {
+		*m.name4(m.n) = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: htons(dst.Port()), Addr: ip.As4()}
+		m.add(data, seg, unix.SizeofSockaddrInet4)
+		return nil
+	}
+	sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: htons(dst.Port()), Addr: ip.As16()}
+	if needsZone(ip) {
+		sa.Scope_id = uint32(t.u.plan.ifi.Index)
+	}
+	m.names[m.n] = sa
+	m.add(data, seg, unix.SizeofSockaddrInet6)
+	return nil
+}
+
+// refused learns from the kernel's refusal to segment. EINVAL and EMSGSIZE say
+// that a segment exceeds the path's MTU (datagrams sent alone get fragmented),
+// EIO that the device cannot do checksums.
+func (t *udpTx) refused(i int, e syscall.Errno) {
+	sa := &t.mm.names[i]
+	var dst netip.AddrPort
+	if sa.Family == unix.AF_INET {
+		s4 := t.mm.name4(i)
+		dst = netip.AddrPortFrom(netip.AddrFrom4(s4.Addr), ntohs(s4.Port))
+	} else {
+		dst = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), ntohs(sa.Port))
+	}
+	limit := 0
+	if e == unix.EINVAL || e == unix.EMSGSIZE {
+		limit = t.u.pathLimit(dst)
+		if limit >= t.mm.segs[i] {
+			limit = 0 // that was not the reason
+		}
+	}
+	if t.limits == nil || len(t.limits) >= maxGSOLimits {
+		t.limits = make(map[netip.AddrPort]int)
+	}
+	t.limits[dst] = limit
+}
+
+// pathLimit returns the largest payload that needs no fragmentation on the way
+// to dst, as far as this host knows; 0 when it does not.
+func (u *UDP) pathLimit(dst netip.AddrPort) int {
+	family, level, opt, header := unix.AF_INET, unix.SOL_IP, unix.IP_MTU, 20+8
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(dst.Port()), Addr: [4]byte{}}
+	if dst.Addr().Is6() {
+		family, level, opt, header = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_MTU, 40+8
+		s := &unix.SockaddrInet6{Port: int(dst.Port()), Addr: dst.Addr().As16()}
+		if needsZone(dst.Addr()) {
+			s.ZoneId = uint32(u.plan.ifi.Index)
+		}
+		sa = s
+	} else {
+		sa.(*unix.SockaddrInet4).Addr = dst.Addr().As4()
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	if dst.Addr().IsMulticast() && family == unix.AF_INET {
+		unix.SetsockoptIPMreqn(fd, unix.SOL_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(u.plan.ifi.Index)})
+	}
+	if unix.Connect(fd, sa) != nil { // of UDP: only looks up the route
+		return 0
+	}
+	mtu, err := unix.GetsockoptInt(fd, level, opt)
+	if err != nil {
+		return 0
+	}
+	return max(mtu-header, 0)
+}
