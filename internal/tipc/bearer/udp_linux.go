@@ -424,46 +424,18 @@ func (t *udpTx) refused(i int, e syscall.Errno) {
 	}
 	limit := 0
 	if e == unix.EINVAL || e == unix.EMSGSIZE {
-		limit = t.u.pathLimit(dst)
+		// The device's MTU is the likely limit. If it was not, the next
+		// refusal ends segmentation for this destination.
+		limit = t.u.plan.ifi.MTU - 20 - 8
+		if dst.Addr().Is6() {
+			limit -= 20
+		}
 		if limit >= t.mm.segs[i] {
-			limit = 0 // that was not the reason
+			limit = 0
 		}
 	}
 	if t.limits == nil || len(t.limits) >= maxGSOLimits {
 		t.limits = make(map[netip.AddrPort]int)
 	}
 	t.limits[dst] = limit
-}
-
-// pathLimit returns the largest payload that needs no fragmentation on the way
-// to dst, as far as this host knows; 0 when it does not.
-func (u *UDP) pathLimit(dst netip.AddrPort) int {
-	family, level, opt, header := unix.AF_INET, unix.SOL_IP, unix.IP_MTU, 20+8
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(dst.Port()), Addr: [4]byte{}}
-	if dst.Addr().Is6() {
-		family, level, opt, header = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_MTU, 40+8
-		s := &unix.SockaddrInet6{Port: int(dst.Port()), Addr: dst.Addr().As16()}
-		if needsZone(dst.Addr()) {
-			s.ZoneId = uint32(u.plan.ifi.Index)
-		}
-		sa = s
-	} else {
-		sa.(*unix.SockaddrInet4).Addr = dst.Addr().As4()
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
-	if dst.Addr().IsMulticast() && family == unix.AF_INET {
-		unix.SetsockoptIPMreqn(fd, unix.SOL_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(u.plan.ifi.Index)})
-	}
-	if unix.Connect(fd, sa) != nil { // of UDP: only looks up the route
-		return 0
-	}
-	mtu, err := unix.GetsockoptInt(fd, level, opt)
-	if err != nil {
-		return 0
-	}
-	return max(mtu-header, 0)
 }
