@@ -110,6 +110,7 @@ type Subscriber struct {
 	ready      *Ready
 	onReady    bool
 	nextReady  *Subscriber
+	prev, next *Subscriber // all of the table
 }
 
 // NewSubscriber returns a subscriber without subscriptions. It joins ready (which may be nil) whenever events are
@@ -118,7 +119,12 @@ func (t *Table) NewSubscriber(ready *Ready, limit int) *Subscriber {
 	if limit <= 0 {
 		limit = defaultEvents
 	}
-	return &Subscriber{t: t, subs: map[subscrKey]*Subscription{}, limit: limit, ready: ready}
+	s := &Subscriber{t: t, subs: map[subscrKey]*Subscription{}, limit: limit, ready: ready, next: t.subscribers}
+	if s.next != nil {
+		s.next.prev = s
+	}
+	t.subscribers = s
+	return s
 }
 
 // Subscribe adds a subscription, or cancels one if the filter has [wire.SubCancel]. Bindings that exist already are
@@ -201,8 +207,8 @@ func (s *Subscriber) cancel(rec subscrKey, sub wire.Subscr, bigEnd bool) bool {
 func (s *Subscriber) Len() int     { return s.n }
 func (s *Subscriber) Pending() int { return len(s.queue) - s.head }
 
-// Overflowed reports that events were lost because too many were unread. All subscriptions have ended then, and
-// nothing more will be queued. The kernel keeps queueing and loses single events when memory ends.
+// Overflowed reports that too many events were unread. Those are dropped and all subscriptions have ended; nothing more
+// will be queued. The kernel keeps queueing, and loses single events when memory ends.
 func (s *Subscriber) Overflowed() bool { return s.overflowed }
 
 // Next takes the oldest event.
@@ -260,10 +266,18 @@ func (s *Subscriber) Close() {
 	}
 	s.endAll()
 	s.closed = true
-	s.t.queued -= s.Pending()
-	s.queue, s.head = nil, 0
+	if s.prev != nil {
+		s.prev.next = s.next
+	} else {
+		s.t.subscribers = s.next
+	}
+	if s.next != nil {
+		s.next.prev = s.prev
+	}
+	s.prev, s.next = nil, nil
 }
 
+// endAll drops all subscriptions and events.
 func (s *Subscriber) endAll() {
 	for _, n := range s.subs {
 		for n != nil {
@@ -273,6 +287,8 @@ func (s *Subscriber) endAll() {
 		}
 	}
 	clear(s.subs)
+	s.t.queued -= s.Pending()
+	s.queue, s.head = nil, 0
 }
 
 // unsubscribe ends one subscription (subscr.c tipc_sub_unsubscribe).
@@ -379,14 +395,31 @@ func (t *Table) enqueue(e queuedEvent) {
 	if e.sub.inactive || s.closed || s.overflowed {
 		return
 	}
-	if s.Pending() >= s.limit || t.queued >= t.cfg.MaxQueuedEvents {
-		t.overflows++
-		s.overflowed = true
-		s.endAll()
-	} else {
-		s.queue = append(s.queue, e)
-		t.queued++
+	if s.Pending() >= s.limit {
+		t.overflow(s)
+		return
 	}
+	if t.queued >= t.cfg.MaxQueuedEvents {
+		most := s
+		for x := t.subscribers; x != nil; x = x.next {
+			if x.Pending() > most.Pending() {
+				most = x
+			}
+		}
+		t.overflow(most)
+		if most == s {
+			return
+		}
+	}
+	s.queue = append(s.queue, e)
+	t.queued++
+	s.ready.push(s)
+}
+
+func (t *Table) overflow(s *Subscriber) {
+	t.overflows++
+	s.overflowed = true
+	s.endAll()
 	s.ready.push(s)
 }
 

@@ -48,8 +48,8 @@ type Config struct {
 	// MaxSubscriptions defaults to the constant of that name, which is the kernel's limit.
 	MaxSubscriptions int
 
-	// MaxQueuedEvents bounds the events that all subscribers together have not read. An event takes 32 octets. The
-	// subscriber whose event would exceed it overflows. Default: 2,097,152. The kernel has no limit.
+	// MaxQueuedEvents bounds the events that all subscribers together have not read. An event takes 32 octets. When it
+	// would be exceeded, the subscriber with most unread events overflows. Default: 2,097,152. The kernel has no limit.
 	MaxQueuedEvents int
 }
 
@@ -94,13 +94,14 @@ type Table struct {
 	sndNxt       uint16 // named_seqno of the next update (struct name_table snd_nxt)
 	dist         *Distributor
 
-	subSeq  uint64
-	subs    int
-	queued  int
-	timers  timerHeap
-	matched []*Subscription // scratch of notify
-	initial []*Publication  // scratch of the report to a new subscription
-	seen    map[uint32]struct{}
+	subSeq      uint64
+	subs        int
+	queued      int
+	subscribers *Subscriber
+	timers      timerHeap
+	matched     []*Subscription // scratch of notify
+	initial     []*Publication  // scratch of the report to a new subscription
+	seen        map[uint32]struct{}
 
 	refusedLocal, refusedRemote, refusedSubs, overflows uint64
 }
