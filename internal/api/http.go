@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 )
@@ -100,6 +101,16 @@ func (e *NoDaemonError) Error() string {
 	return fmt.Sprintf("no node answers at %s: %v (start one with: midplane node --control %s, or name its socket with --control)", e.Path, e.Err, e.Path)
 }
 
+// NoDaemon makes a NoDaemonError of the error of a connection to path.
+func NoDaemon(path string, err error) error {
+	// The path is said once; what is left of a network error is its errno.
+	var sys *os.SyscallError
+	if errors.As(err, &sys) {
+		err = sys.Err
+	}
+	return &NoDaemonError{path, err}
+}
+
 // Unwrap returns the cause.
 func (e *NoDaemonError) Unwrap() error { return e.Err }
 
@@ -108,12 +119,7 @@ func NewClient(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 		if err != nil {
-			// The path is in the error already.
-			var op *net.OpError
-			if errors.As(err, &op) {
-				err = op.Err
-			}
-			return nil, &NoDaemonError{path, err}
+			return nil, NoDaemon(path, err)
 		}
 		return c, nil
 	}
