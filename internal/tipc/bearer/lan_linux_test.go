@@ -1,6 +1,7 @@
 package bearer_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -114,17 +115,35 @@ func newLAN(t *testing.T, n, mtu int) *lan {
 func (l *lan) settled(i int) {
 	deadline := time.Now().Add(15 * time.Second)
 	for {
-		c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: l.linkLocal(), Zone: "eth0"})
+		err := l.tryLinkLocal()
 		if err == nil {
-			c.Close()
 			return
 		}
 		if time.Now().After(deadline) {
 			l.t.Errorf("host %d has no link-local address: %v", i+1, err)
 			return
 		}
-		time.Sleep(20 * time.Millisecond) // the kernel tells nobody without netlink
+		time.Sleep(10 * time.Millisecond) // the kernel tells nobody without netlink
 	}
+}
+
+// tryLinkLocal binds the address by the interface's number: the net package
+// remembers names of interfaces, and they differ between namespaces.
+func (l *lan) tryLinkLocal() error {
+	ip := l.linkLocal()
+	if ip == nil {
+		return errors.New("none yet")
+	}
+	ifi, err := net.InterfaceByName("eth0")
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Bind(fd, &unix.SockaddrInet6{Addr: [16]byte(ip.To16()), ZoneId: uint32(ifi.Index)})
 }
 
 // linkLocal returns eth0's link-local address; called in a host's namespace.

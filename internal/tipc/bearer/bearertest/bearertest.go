@@ -523,3 +523,24 @@ func testNoAllocation(t *testing.T, open Open) {
 		t.Errorf("%v allocations for %d datagrams", allocs, batch.Len())
 	}
 }
+
+// Take waits for n datagrams and returns them.
+func (s *Sink) Take(t *testing.T, n int) (data []string) {
+	t.Helper()
+	for range n {
+		data = append(data, s.next(t).data)
+	}
+	return data
+}
+
+// Ended waits until all readers of a closed bearer have ended.
+func (s *Sink) Ended(t *testing.T) {
+	t.Helper()
+	for range s.n {
+		select {
+		case <-s.errs:
+		case <-time.After(timeout):
+			t.Fatalf("%s: Close does not wake the readers", s.b.Name())
+		}
+	}
+}
