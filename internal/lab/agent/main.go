@@ -1,0 +1,62 @@
+//go:build linux
+
+// Agent is the first program of a lab guest: it sets the guest up (as process 1, from the initramfs) and then runs
+// programs for the test that booted the guest, which talks to it over the serial line /dev/ttyS0 in frames of
+// package proto. It uses nothing but the standard library, so that the initramfs is this one file and modules.
+package main
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		if err := serve(); err != nil {
+			fmt.Fprintln(os.Stderr, "lab agent:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	report := setup()
+	reap(report)
+	powerOff()
+}
+
+// reap runs the agent proper as a child and buries every orphan of the guest until that child ends.
+// Process 1 itself runs no programs, so nobody else waits for children here.
+func reap(report string) {
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"lab-agent", report}, &syscall.ProcAttr{
+		Dir:   "/root",
+		Env:   environment(),
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lab agent:", err)
+		return
+	}
+	for {
+		var ws syscall.WaitStatus
+		got, err := syscall.Wait4(-1, &ws, 0, nil)
+		if got == pid || (err != nil && err != syscall.EINTR) {
+			return
+		}
+	}
+}
+
+func environment() []string {
+	return []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		// A guest's kernel may lose vector registers when a signal interrupts a program, and Go's scheduler interrupts
+		// by signals; so Go programs, the agent first, shall do without.
+		"GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1",
+		"HOME=/root", "LANG=C.UTF-8", "TERM=dumb", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
+	}
+}
+
+func powerOff() {
+	syscall.Sync()
+	syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+}

@@ -1,0 +1,102 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// setup turns a bare kernel into a guest: modules, the host's root read-only under an overlay, and the directory
+// that host and guest share at /run/lab. It returns what went wrong, one line each; the guest goes on without it.
+func setup() string {
+	var bad []string
+	note := func(what string, err error) {
+		if err != nil {
+			bad = append(bad, fmt.Sprintf("%s: %v", what, err))
+		}
+	}
+	mount := func(source, target, fs string, flags uintptr, data string) {
+		note("mkdir "+target, os.MkdirAll(target, 0o755))
+		note("mount "+fs+" on "+target, syscall.Mount(source, target, fs, flags, data))
+	}
+	mount("none", "/proc", "proc", 0, "")
+	param := kernelParameters()
+	modules, _ := filepath.Glob("/mods/*.ko")
+	for _, m := range modules {
+		note(m, insertModule(m))
+	}
+	mount("none", "/up", "tmpfs", 0, "")
+	note("overlay", errors.Join(os.Mkdir("/up/u", 0o755), os.Mkdir("/up/w", 0o755)))
+	mount("none", "/lower", "hostfs", syscall.MS_RDONLY, "/")
+	mount("overlay", "/new", "overlay", 0, "lowerdir=/lower,upperdir=/up/u,workdir=/up/w")
+	mount("none", "/new/proc", "proc", 0, "")
+	mount("none", "/new/sys", "sysfs", 0, "")
+	mount("none", "/new/dev", "devtmpfs", 0, "")
+	mount("none", "/new/dev/shm", "tmpfs", 0, "")
+	mount("none", "/new/dev/pts", "devpts", 0, "")
+	mount("none", "/new/run", "tmpfs", 0, "")
+	if dir := param["lab.share"]; dir != "" {
+		mount("none", "/new/run/lab", "hostfs", 0, dir)
+	}
+	if name := param["lab.name"]; name != "" {
+		note("hostname", syscall.Sethostname([]byte(name)))
+	}
+	note("chroot", syscall.Chroot("/new"))
+	note("chdir", syscall.Chdir("/"))
+	note("loopback up", interfaceUp("lo"))
+	return strings.Join(bad, "\n")
+}
+
+func kernelParameters() map[string]string {
+	b, _ := os.ReadFile("/proc/cmdline")
+	m := map[string]string{}
+	for word := range strings.FieldsSeq(string(b)) {
+		k, v, _ := strings.Cut(word, "=")
+		m[k] = v
+	}
+	return m
+}
+
+func insertModule(path string) error {
+	image, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	parameters := []byte{0}
+	_, _, errno := syscall.Syscall(syscall.SYS_INIT_MODULE,
+		uintptr(unsafe.Pointer(&image[0])), uintptr(len(image)), uintptr(unsafe.Pointer(&parameters[0])))
+	if errno != 0 && errno != syscall.EEXIST {
+		return errno
+	}
+	return nil
+}
+
+// interfaceUp sets IFF_UP on a device.
+func interfaceUp(name string) error {
+	s, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(s)
+	var ifreq struct {
+		name  [syscall.IFNAMSIZ]byte
+		flags uint16
+		_     [22]byte
+	}
+	copy(ifreq.name[:], name)
+	ifreq.flags = syscall.IFF_UP
+	return ioctl(s, syscall.SIOCSIFFLAGS, unsafe.Pointer(&ifreq))
+}
+
+func ioctl(fd int, request uintptr, p unsafe.Pointer) error {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), request, uintptr(p)); errno != 0 {
+		return errno
+	}
+	return nil
+}

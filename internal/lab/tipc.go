@@ -1,0 +1,224 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// TIPC runs iproute2's tipc in the guest with a shell line's arguments, and fails the test when it fails.
+func (g *Guest) TIPC(format string, args ...any) string {
+	g.t.Helper()
+	return g.Sh("tipc "+format, args...)
+}
+
+// EnableUDP enables the bearer "udp:uN" with the IPv4 address of device number nic, discovering by multicast.
+// options are appended, such as "remoteip 10.99.0.3" or "priority 20".
+func (g *Guest) EnableUDP(nic int, options ...string) {
+	g.t.Helper()
+	g.TIPC("bearer enable media udp name u%d localip %s %s", nic, g.Addr(nic), strings.Join(options, " "))
+}
+
+// EnableUDP6 is EnableUDP with the IPv6 address.
+func (g *Guest) EnableUDP6(nic int, options ...string) {
+	g.t.Helper()
+	g.TIPC("bearer enable media udp name u%d localip %s %s", nic, g.Addr6(nic), strings.Join(options, " "))
+}
+
+// EnableEth enables the Ethernet bearer of device number nic.
+func (g *Guest) EnableEth(nic int, options ...string) {
+	g.t.Helper()
+	g.TIPC("bearer enable media eth device eth%d %s", nic, strings.Join(options, " "))
+}
+
+// NodeAddress returns the node's own address, 0 while it has none: the kernel takes one by trial, a second after the first
+// bearer is enabled.
+func (g *Guest) NodeAddress() uint32 {
+	g.t.Helper()
+	n, _ := parseHash(strings.TrimSpace(g.TIPC("node get identity | tail -n 1 | awk '{print $NF}'")))
+	return n
+}
+
+func parseHash(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 16, 32)
+	return uint32(n), err
+}
+
+// Nodes returns what `tipc node list` says: the addresses of the peers the kernel knows, and which are up.
+func (g *Guest) Nodes() map[uint32]bool {
+	g.t.Helper()
+	return parseNodes(g.TIPC("node list"))
+}
+
+// parseNodes reads lines of identity, hash and state after a heading. The identity column may be empty, the hash is
+// the last but one word.
+func parseNodes(text string) map[uint32]bool {
+	nodes := map[uint32]bool{}
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) < 2 || (words[len(words)-1] != "up" && words[len(words)-1] != "down") {
+			continue
+		}
+		if n, err := parseHash(words[len(words)-2]); err == nil {
+			nodes[n] = words[len(words)-1] == "up"
+		}
+	}
+	return nodes
+}
+
+// Links returns what `tipc link list` says: names and states ("up", "down").
+func (g *Guest) Links() map[string]string {
+	g.t.Helper()
+	links := map[string]string{}
+	for line := range strings.Lines(g.TIPC("link list")) {
+		if name, state, ok := strings.Cut(strings.TrimSpace(line), ": "); ok {
+			links[name] = state
+		}
+	}
+	return links
+}
+
+// JSON runs `tipc -j` with a shell line's arguments and decodes its answer into v.
+func (g *Guest) JSON(v any, format string, args ...any) {
+	g.t.Helper()
+	out := g.TIPC("-j "+format, args...)
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		g.t.Fatalf("%s: tipc -j %s: %v\n%s", g.Name, fmt.Sprintf(format, args...), err, out)
+	}
+}
+
+// Publication is one row of `tipc nametable show`.
+type Publication struct {
+	Type, Lower, Upper uint32
+	Scope              string // "cluster" or "node"
+	Port               uint32
+	Node               string // identity as text where it is one, else 32 hexadecimal digits
+}
+
+func (p Publication) key() string {
+	return fmt.Sprintf("%010d %010d %010d %s %010d", p.Type, p.Lower, p.Upper, p.Node, p.Port)
+}
+
+// NameTable returns the rows of `tipc nametable show`, sorted.
+func (g *Guest) NameTable() []Publication {
+	g.t.Helper()
+	var rows []Publication
+	for line := range strings.Lines(g.TIPC("nametable show")) {
+		w := strings.Fields(line)
+		if len(w) < 5 || w[0] == "Type" {
+			continue
+		}
+		var p Publication
+		var errs [4]error
+		p.Type, errs[0] = decimal(w[0])
+		p.Lower, errs[1] = decimal(w[1])
+		p.Upper, errs[2] = decimal(w[2])
+		p.Scope = w[3]
+		p.Port, errs[3] = decimal(w[4])
+		if len(w) > 5 {
+			p.Node = w[5]
+		}
+		if err := errors.Join(errs[:]...); err != nil {
+			g.t.Fatalf("%s: nametable row %q: %v", g.Name, line, err)
+		}
+		rows = append(rows, p)
+	}
+	slices.SortFunc(rows, func(a, b Publication) int {
+		return strings.Compare(a.key(), b.key())
+	})
+	return rows
+}
+
+func decimal(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
+}
+
+// WaitPeers waits until exactly count peers are up, and fails the test after Patience. It returns how long it took,
+// with the resolution of one `tipc node list` (about 30 ms).
+func (g *Guest) WaitPeers(count int) time.Duration {
+	g.t.Helper()
+	var last map[uint32]bool
+	took, ok := Until(Patience, func() bool {
+		last = g.Nodes()
+		up := 0
+		for _, is := range last {
+			if is {
+				up++
+			}
+		}
+		return up == count
+	})
+	if !ok {
+		g.t.Fatalf("%s: peers %s, want %d up", g.Name, describe(last), count)
+	}
+	return took
+}
+
+// WaitPeer waits until the node address is up, or not up, and fails the test after Patience.
+func (g *Guest) WaitPeer(address uint32, up bool) time.Duration {
+	g.t.Helper()
+	var last map[uint32]bool
+	took, ok := Until(Patience, func() bool { last = g.Nodes(); return last[address] == up })
+	if !ok {
+		g.t.Fatalf("%s: peers %s, want %08x up=%v", g.Name, describe(last), address, up)
+	}
+	return took
+}
+
+func describe(nodes map[uint32]bool) string {
+	var words []string
+	for n, up := range nodes {
+		words = append(words, fmt.Sprintf("%08x up=%v", n, up))
+	}
+	slices.Sort(words)
+	return fmt.Sprint(words)
+}
+
+// WaitLinks waits until exactly count links other than the broadcast link are up, and fails the test after Patience.
+func (g *Guest) WaitLinks(count int) time.Duration {
+	g.t.Helper()
+	var last map[string]string
+	took, ok := Until(Patience, func() bool {
+		last = g.Links()
+		up := 0
+		for name, state := range last {
+			if name != "broadcast-link" && state == "up" {
+				up++
+			}
+		}
+		return up == count
+	})
+	if !ok {
+		g.t.Fatalf("%s: links %v, want %d up", g.Name, slices.Sorted(maps.Keys(last)), count)
+	}
+	return took
+}
+
+// Until asks again and again until a condition holds that nothing announces, at most for a duration. It returns how
+// long it took and whether the condition held.
+func Until(limit time.Duration, holds func() bool) (time.Duration, bool) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	pause := time.NewTicker(10 * time.Millisecond)
+	defer pause.Stop()
+	for {
+		if holds() {
+			return time.Since(start), true
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return time.Since(start), false
+		}
+	}
+}
