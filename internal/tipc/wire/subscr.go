@@ -42,7 +42,7 @@ const (
 // Event is what the topology service sends to a subscriber.
 type Event struct {
 	Kind         EventKind
-	Lower, Upper uint32 // the part of the binding that overlaps the subscription
+	Lower, Upper uint32 // bounds of the whole binding; in a timeout those of the subscription
 	Port         SocketAddr
 	Subscr       Subscr
 }
