@@ -18,11 +18,12 @@ type Publication struct {
 // Bound reports whether p is (still) in its table.
 func (p *Publication) Bound() bool { return p.rng != nil }
 
-// A publication is on up to three lists.
+// A publication is on up to four lists.
 const (
 	listAll   = iota // publications of the same range
 	listLocal        // those of them made on this node
 	listNode         // publications of the same node (of this one: of the same scope)
+	listAge          // those of the same range again, oldest first
 	listKinds
 )
 

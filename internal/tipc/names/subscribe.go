@@ -351,22 +351,16 @@ func (t *Table) report(n *Subscription) {
 	lower, upper := n.node.lower, n.node.upper
 	found := t.initial[:0]
 	for v := n.svc.ranges.first(lower, upper); v != nil; v = v.next(lower, upper) {
-		l := &v.item.all
-		if n.s.Filter&wire.SubPorts != 0 {
-			for p := l.head; p != nil; p = l.next(p) {
-				found = append(found, p)
-			}
+		l := &v.item.age
+		if n.s.Filter&wire.SubPorts == 0 {
+			found = append(found, l.head)
 			continue
 		}
-		oldest := l.head
-		for p := oldest; p != nil; p = l.next(p) {
-			if int32(oldest.id-p.id) > 0 {
-				oldest = p
-			}
+		for p := l.head; p != nil; p = l.next(p) {
+			found = append(found, p)
 		}
-		found = append(found, oldest)
 	}
-	slices.SortStableFunc(found, func(a, b *Publication) int { return int(int32(a.id - b.id)) })
+	slices.SortFunc(found, func(a, b *Publication) int { return cmp.Compare(int32(a.id-b.id), 0) })
 	for _, p := range found {
 		t.reportOverlap(n, p, wire.EventPublished, true)
 	}

@@ -41,7 +41,7 @@ type Config struct {
 	LegacyAddr bool
 
 	// MaxRemote bounds the publications of all other nodes together, MaxRemotePerNode those of one. The kernel has no
-	// such limits, but a node never has more than MaxPublications. A publication takes about 300 octets. Defaults:
+	// such limits, but a node never has more than MaxPublications. A publication takes about 330 octets. Defaults:
 	// 262,144 and 65,535.
 	MaxRemote, MaxRemotePerNode int
 
@@ -121,6 +121,7 @@ type bounds struct {
 	svc   *service
 	all   pubList
 	local pubList
+	age   pubList
 }
 
 // pubID identifies a publication in the whole cluster.
@@ -320,7 +321,7 @@ func (t *Table) insert(r wire.ServiceRange, scope wire.Scope, addr wire.SocketAd
 	b := t.ranges[r]
 	first := b == nil
 	if first {
-		b = &bounds{svc: sc, all: pubList{kind: listAll}, local: pubList{kind: listLocal}}
+		b = &bounds{svc: sc, all: pubList{kind: listAll}, local: pubList{kind: listLocal}, age: pubList{kind: listAge}}
 		b.node.lower, b.node.upper, b.node.item = r.Lower, r.Upper, b
 		sc.ranges.insert(&b.node)
 		t.ranges[r] = b
@@ -331,6 +332,7 @@ func (t *Table) insert(r wire.ServiceRange, scope wire.Scope, addr wire.SocketAd
 		b.local.pushFront(p)
 	}
 	b.all.pushFront(p)
+	b.age.pushBack(p)
 	t.index[id] = p
 	t.notify(sc, p, wire.EventPublished, first)
 	return p, nil
@@ -342,6 +344,7 @@ func (t *Table) remove(p *Publication) {
 	sc := b.svc
 	delete(t.index, p.pubID())
 	b.all.remove(p)
+	b.age.remove(p)
 	if t.isLocal(p.Addr.Node) {
 		b.local.remove(p)
 	}
