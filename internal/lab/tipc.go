@@ -99,47 +99,58 @@ func (g *Guest) JSON(v any, format string, args ...any) {
 type Publication struct {
 	Type, Lower, Upper uint32
 	Scope              string // "cluster" or "node"
-	Port               uint32
-	Node               string // identity as text where it is one, else 32 hexadecimal digits
+	Port, Node         uint32
+	Identity           string // of the node: text where it is one, else hexadecimal digits, as the tool shows it
 }
 
 func (p Publication) key() string {
-	return fmt.Sprintf("%010d %010d %010d %s %010d", p.Type, p.Lower, p.Upper, p.Node, p.Port)
+	return fmt.Sprintf("%010d %010d %010d %08x %010d", p.Type, p.Lower, p.Upper, p.Node, p.Port)
 }
 
-// NameTable returns the rows of `tipc nametable show`, sorted.
+// NameTable returns the rows of `tipc nametable show`, sorted. The tool shows identities; the addresses come from
+// `tipc node list`, and Node is 0 for a node that it does not list.
 func (g *Guest) NameTable() []Publication {
 	g.t.Helper()
-	var rows []Publication
-	for line := range strings.Lines(g.TIPC("nametable show")) {
+	addresses := map[string]uint32{}
+	for line := range strings.Lines(g.Sh("tipc node list; tipc node get identity")) {
+		if w := strings.Fields(line); len(w) >= 2 {
+			if n, err := parseHash(w[1]); err == nil {
+				addresses[w[0]] = n
+			}
+		}
+	}
+	rows, err := parseNameTable(g.TIPC("nametable show"))
+	if err != nil {
+		g.t.Fatalf("%s: %v", g.Name, err)
+	}
+	for i := range rows {
+		rows[i].Node = addresses[rows[i].Identity]
+	}
+	slices.SortFunc(rows, func(a, b Publication) int { return strings.Compare(a.key(), b.key()) })
+	return rows
+}
+
+// parseNameTable reads lines of type, lower, upper, scope, port and node after a heading.
+func parseNameTable(text string) (rows []Publication, err error) {
+	for line := range strings.Lines(text) {
 		w := strings.Fields(line)
 		if len(w) < 5 || w[0] == "Type" {
 			continue
 		}
-		var p Publication
-		var errs [4]error
-		p.Type, errs[0] = decimal(w[0])
-		p.Lower, errs[1] = decimal(w[1])
-		p.Upper, errs[2] = decimal(w[2])
-		p.Scope = w[3]
-		p.Port, errs[3] = decimal(w[4])
-		if len(w) > 5 {
-			p.Node = w[5]
+		p := Publication{Scope: w[3]}
+		for i, to := range map[int]*uint32{0: &p.Type, 1: &p.Lower, 2: &p.Upper, 4: &p.Port} {
+			n, bad := strconv.ParseUint(w[i], 10, 32)
+			if bad != nil {
+				err = errors.Join(err, fmt.Errorf("nametable row %q: %w", line, bad))
+			}
+			*to = uint32(n)
 		}
-		if err := errors.Join(errs[:]...); err != nil {
-			g.t.Fatalf("%s: nametable row %q: %v", g.Name, line, err)
+		if len(w) > 5 {
+			p.Identity = w[5]
 		}
 		rows = append(rows, p)
 	}
-	slices.SortFunc(rows, func(a, b Publication) int {
-		return strings.Compare(a.key(), b.key())
-	})
-	return rows
-}
-
-func decimal(s string) (uint32, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	return uint32(n), err
+	return rows, err
 }
 
 // WaitPeers waits until exactly count peers are up, and fails the test after Patience. It returns how long it took,

@@ -26,7 +26,7 @@ def send():
     s = new_socket(o)
     if o.method != "auto":
         option = TIPC_MCAST_BROADCAST if o.method == "broadcast" else TIPC_MCAST_REPLICAST
-        s.setsockopt(socket.SOL_TIPC, option, 0)
+        s.setsockopt(socket.SOL_TIPC, option, None, 0)
     tally = Tally(True)
     for i in range(o.count):
         m = numbered(i, o.size)
