@@ -41,6 +41,24 @@ func Sendmmsg(fd int, m []Mmsg, flags int) (int, syscall.Errno) {
 	return int(n), 0
 }
 
+// Recvmsg is Recvmmsg for one message; it costs a little less.
+func Recvmsg(fd int, m *Mmsg, flags int) syscall.Errno {
+	n, _, e := syscall.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.Hdr)), uintptr(flags))
+	if e == 0 {
+		m.Len = uint32(n)
+	}
+	return e
+}
+
+// Sendmsg is Sendmmsg for one message; it costs a little less.
+func Sendmsg(fd int, m *Mmsg, flags int) syscall.Errno {
+	n, _, e := syscall.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.Hdr)), uintptr(flags))
+	if e == 0 {
+		m.Len = uint32(n)
+	}
+	return e
+}
+
 // SetBuffers asks for socket buffers of rcv and snd octets, beyond the
 // system's limit when the process may (CAP_NET_ADMIN), and returns what was
 // granted. A size that is not positive is left alone.

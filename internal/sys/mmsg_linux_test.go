@@ -43,6 +43,15 @@ func TestMmsgPair(t *testing.T) {
 			t.Errorf("message %d: %d octets %v, want %v", i, in[i].Len, inBuf[i], outBuf[i])
 		}
 	}
+	if e := Sendmsg(fds[0], &out[1], 0); e != 0 || out[1].Len != 2 {
+		t.Errorf("Sendmsg: %v, %d octets", e, out[1].Len)
+	}
+	if e := Recvmsg(fds[1], &in[0], 0); e != 0 || in[0].Len != 2 || inBuf[0] != outBuf[1] {
+		t.Errorf("Recvmsg: %v, %d octets %v", e, in[0].Len, inBuf[0])
+	}
+	if e := Recvmsg(fds[1], &in[0], 0); e != unix.EAGAIN {
+		t.Errorf("Recvmsg from an empty socket: %v", e)
+	}
 	if k, e := Sendmmsg(fds[0], nil, 0); k != 0 || e != 0 {
 		t.Errorf("sending nothing: %d, %v", k, e)
 	}

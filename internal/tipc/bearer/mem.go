@@ -14,6 +14,7 @@ const (
 	DefaultMemMTU   = 14000
 	maxMemMTU       = 65507
 	maxDelayed      = 1 << 16 // datagrams under way with a delay, all ports together
+	keepArena       = 1 << 20 // octets of memory that an idle port keeps
 )
 
 // Fate is what a [Hub]'s filter decides about one datagram and one receiver.
@@ -324,6 +325,9 @@ func (p *Mem) swap(wait bool) (ok bool, err error) {
 	}
 	if len(p.in.pkts) == 0 {
 		return false, nil
+	}
+	if cap(p.out.arena) > keepArena && len(p.out.arena) < keepArena/2 {
+		p.out.arena = nil // a burst is over
 	}
 	p.in, p.out = memQueue{p.out.pkts[:0], p.out.arena[:0]}, p.in
 	p.next = 0

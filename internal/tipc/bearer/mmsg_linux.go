@@ -39,8 +39,13 @@ type mmsgRx struct {
 	bufs  []byte
 	size  int // of one buffer
 
-	n     int // messages received and
-	used  int // how many headers the last call may have changed
+	n    int // messages received and
+	used int // how many headers the last call may have changed
+
+	// ask is how many messages the next call asks for. Asking for one more
+	// than there is costs a second look into the queue, which a ping-pong
+	// notices; so it follows what there was last time.
+	ask   int
 	errno syscall.Errno
 	wait  bool
 	fn    func(fd uintptr) bool // r.receive, made once
@@ -58,6 +63,7 @@ func (r *mmsgRx) init(conn syscall.Conn, count, size int) (err error) {
 	r.ctls = make([][8]uint64, count)
 	r.fn = r.receive
 	r.used = count
+	r.ask = 1
 	r.resize(size)
 	return nil
 }
@@ -113,7 +119,12 @@ func (r *mmsgRx) fill(wait bool, st *counters) error {
 
 func (r *mmsgRx) receive(fd uintptr) bool {
 	for {
-		n, e := sys.Recvmmsg(int(fd), r.msgs, unix.MSG_DONTWAIT)
+		n, e := 1, syscall.Errno(0)
+		if r.ask == 1 {
+			e = sys.Recvmsg(int(fd), &r.msgs[0], unix.MSG_DONTWAIT)
+		} else {
+			n, e = sys.Recvmmsg(int(fd), r.msgs[:r.ask], unix.MSG_DONTWAIT)
+		}
 		switch e {
 		case unix.EINTR:
 			continue
@@ -123,7 +134,15 @@ func (r *mmsgRx) receive(fd uintptr) bool {
 			}
 		}
 		// After an error the first header may have been changed already.
-		r.n, r.used, r.errno = n, max(n, 1), e
+		r.used, r.errno = max(n, 1), e
+		if e == 0 {
+			r.n = n
+			if n == r.ask {
+				r.ask = min(2*n, len(r.msgs))
+			} else {
+				r.ask = n
+			}
+		}
 		return true
 	}
 }
@@ -192,8 +211,8 @@ type mmsgTx struct {
 	// refused, when not nil, is told that the kernel would not cut message
 	// i into segments. The message is then sent as single datagrams.
 	refused func(i int, e syscall.Errno)
-	single  [1]sys.Mmsg
-	singleV [1]unix.Iovec
+	single  sys.Mmsg
+	singleV unix.Iovec
 }
 
 func (t *mmsgTx) init(conn pollConn, st *counters) (err error) {
@@ -282,7 +301,12 @@ func (t *mmsgTx) count(i int) int {
 
 func (t *mmsgTx) transmit(fd uintptr) bool {
 	for t.done < t.n {
-		k, e := sys.Sendmmsg(int(fd), t.msgs[t.done:t.n], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		k, e := 1, syscall.Errno(0)
+		if t.done+1 == t.n {
+			e = sys.Sendmsg(int(fd), &t.msgs[t.done], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		} else {
+			k, e = sys.Sendmmsg(int(fd), t.msgs[t.done:t.n], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		}
 		switch e {
 		case 0:
 			t.sent(k)
@@ -329,15 +353,15 @@ func (t *mmsgTx) sent(k int) {
 
 // sendSingly sends the segments of message i one by one.
 func (t *mmsgTx) sendSingly(fd, i int) {
-	h := &t.single[0].Hdr
+	h := &t.single.Hdr
 	h.Name, h.Namelen = t.msgs[i].Hdr.Name, t.msgs[i].Hdr.Namelen
-	h.Iov = &t.singleV[0]
+	h.Iov = &t.singleV
 	h.SetIovlen(1)
 	for data := t.data[i]; len(data) > 0; {
 		n := min(t.segs[i], len(data))
-		t.singleV[0].Base = &data[0]
-		t.singleV[0].SetLen(n)
-		_, e := sys.Sendmmsg(fd, t.single[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		t.singleV.Base = &data[0]
+		t.singleV.SetLen(n)
+		e := sys.Sendmsg(fd, &t.single, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch e {
 		case 0:
 			t.st.txCalls.Add(1)
@@ -352,5 +376,5 @@ func (t *mmsgTx) sendSingly(fd, i int) {
 		}
 		data = data[n:]
 	}
-	t.singleV[0].Base = nil
+	t.singleV.Base = nil
 }
