@@ -1,0 +1,62 @@
+# The verbs of the house. CI calls the same ones (.ci/run).
+#
+#   make run      three nodes in one process, live in the terminal; no root, no configuration
+#   make test     every test that this machine allows; as root that includes the lab
+#   make help     the rest
+
+GO ?= go
+FUZZTIME ?= 10s
+SIMSEEDS ?= 1000
+STATICCHECK = $(GO) tool -modfile=tools/go.mod staticcheck
+
+.DEFAULT_GOAL := build
+.PHONY: help build run test race fuzz sim lab bench lint gen cross clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## bin/midplane, and bin/tipc, the same program with iproute2's grammar
+	$(GO) build -trimpath -o bin/midplane ./cmd/midplane
+	ln -sf midplane bin/tipc
+
+run: build ## a cluster of three nodes to look at and play with
+	./bin/midplane dev
+
+test: ## all tests that this machine allows (the lab's: as root)
+	$(GO) test -timeout 30m ./...
+
+race: ## tests under the race detector, without the lab (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -skip '^TestIntegration' -timeout 30m ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; \
+	done
+
+sim: ## SIMSEEDS seeds of the simulated cluster
+	MIDPLANE_SIM_SEEDS=$(SIMSEEDS) $(GO) test -count 1 -timeout 120m ./internal/sim/...
+
+lab: ## tests against Linux's own TIPC in guests (needs root)
+	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
+
+bench: ## side by side with TCP and NATS; see docs/performance.md
+	cd bench && $(GO) run .
+
+lint: cross ## formatting, vet, staticcheck, other platforms; import directions are a test (internal/archtest)
+	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { echo "not formatted:"; echo "$$bad"; exit 1; }
+	$(GO) vet ./...
+	cd bench && $(GO) vet ./...
+	$(STATICCHECK) ./...
+
+cross: ## what must build elsewhere does
+	GOOS=linux GOARCH=arm64 $(GO) build ./...
+	GOOS=darwin GOARCH=arm64 $(GO) build ./...
+	GOOS=windows GOARCH=amd64 $(GO) build ./...
+
+gen: ## generated files
+	$(GO) generate ./...
+
+clean: ## what build made
+	rm -rf bin

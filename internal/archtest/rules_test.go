@@ -1,0 +1,89 @@
+package archtest
+
+// module is this module's path; packages below are written without it.
+const module = "midplane"
+
+// cores lists the packages that are pure, and what of this module each may import. A core has no goroutine, channel,
+// select, clock, randomness, socket, logger or file, so that the simulator can run any number of them on one thread
+// and replay what they did. The order is from the leaves up: nothing imports what stands below it.
+var cores = []core{
+	{"internal/mono", nil},
+	{"internal/tipc/wire", nil},
+	{"internal/tipc/buf", imports("internal/mono", "internal/tipc/wire")},
+	{"internal/tipc/monitor", imports("internal/mono", "internal/tipc/wire")},
+	{"internal/tipc/msg", imports("internal/tipc/wire", "internal/tipc/buf")},
+	{"internal/tipc/link", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor")},
+	{"internal/tipc/discover", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf")},
+	{"internal/tipc/names", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf")},
+	{"internal/tipc/node", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor", "internal/tipc/link", "internal/tipc/discover")},
+	{"internal/tipc/topsrv", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/names")},
+	{"internal/tipc/socket", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/names", "internal/tipc/sockif")},
+	{"internal/tipc/stack", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor", "internal/tipc/link",
+		"internal/tipc/discover", "internal/tipc/names", "internal/tipc/node", "internal/tipc/topsrv", "internal/tipc/socket", "internal/tipc/sockif")},
+}
+
+// types are packages without code of their own, which cores may import like leaves.
+var types = []string{"internal/tipc/sockif"}
+
+type core struct {
+	path   string
+	within []string // packages of this module that it may import
+}
+
+func imports(paths ...string) []string { return paths }
+
+// coreStd is what cores may import of the standard library: nothing in it waits, reads a clock, draws or talks.
+// Package time is for durations; the functions of it that read the clock are forbidden one by one. Package syscall is
+// for error numbers, and sync for the buffer pool only; their uses are checked too.
+var coreStd = []string{
+	"bytes", "cmp", "container/heap", "container/list", "crypto/aes", "crypto/cipher", "crypto/subtle", "encoding/binary", "encoding/hex", "errors", "fmt",
+	"hash/crc32", "hash/fnv", "io", "iter", "maps", "math", "math/bits", "net/netip", "slices", "sort", "strconv", "strings", "syscall", "time", "unsafe",
+}
+
+// exceptions are what one core may use beyond the rules, each with its reason.
+var exceptions = map[string][]string{
+	"internal/mono":     {"time.Now", "time.Since"}, // Now is where drivers get the time from
+	"internal/tipc/buf": {"sync", "sync.Pool"},      // a pool keeps no state that a program can see
+}
+
+// forbidden are the qualified names that no core uses.
+var forbidden = []string{
+	"time.Now", "time.Since", "time.Until", "time.Sleep", "time.After", "time.AfterFunc", "time.NewTimer", "time.NewTicker", "time.Tick",
+	"fmt.Print", "fmt.Printf", "fmt.Println", "syscall.Syscall", "syscall.RawSyscall",
+}
+
+// onlyFor lists what only the named packages may import (a trailing /… is every package below).
+var onlyFor = []struct {
+	what string
+	who  []string
+	why  string
+}{
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer"}, "system calls live in one place"},
+	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
+	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
+	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…"}, "only the control socket talks it"},
+	{module + "/internal/cli", []string{"cmd/midplane"}, "the command line is the top"},
+	{module + "/internal/daemon", []string{"internal/cli/…", "internal/dev"}, "the daemon is a program, not a library"},
+	{module + "/internal/dev", []string{"internal/cli/…"}, "the demonstration is a program, not a library"},
+	{module + "/internal/lab", nil, "only tests use the lab"},
+	{module + "/internal/lab/proto", []string{"internal/lab/…"}, "the lab's own"},
+	{module + "/internal/sim", nil, "only tests use the simulator"},
+	{module + "/internal/interop", nil, "only tests"},
+	{"github.com/google/go-cmp/cmp", nil, "only tests compare with it"},
+	{"pgregory.net/rapid", nil, "only tests draw with it"},
+	{"golang.org/x/net/nettest", nil, "only tests use it"},
+	{"testing", []string{"internal/lab/…", "…test"}, "only helpers of tests know tests"},
+	{"C", nil, "no cgo"},
+}
+
+// public lists the packages that a program embeds. What each brings along, directly or through others, is of this
+// module, the standard library, or listed here.
+var public = map[string][]string{
+	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
+}
+
+// publicNever is what no embedding program shall find linked in.
+var publicNever = []string{module + "/internal/cli", module + "/internal/daemon", module + "/internal/web", "net/http", "testing", "flag"}
+
+// maxLines bounds a source file: one file is one thing.
+const maxLines = 1000
