@@ -17,9 +17,9 @@
 // that contains the instance, in this order, and no other: a shorter range behind it is never looked at. Inside a range
 // publications are listed newest first, and each lookup moves the one it took to the end.
 //
-// The kernel can create a second range object for the same bounds when three or more ranges have equal lower bounds
-// (tipc_service_create_range searches a balanced tree by lower bound only), after which it does not find some of the
-// publications any more. Here bounds are unique.
+// Linux 6.1 can create a second range object for the same bounds when ranges have equal lower bounds
+// (tipc_service_create_range searches a balanced tree by lower bound only). It then does not find some publications any
+// more, and keeps one for ever when its socket is closed. Here bounds are unique.
 //
 // # Bounds
 //
