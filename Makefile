@@ -36,13 +36,13 @@ fuzz: ## every fuzz target for FUZZTIME
 	done
 
 sim: ## SIMSEEDS seeds of the simulated cluster
-	MIDPLANE_SIM_SEEDS=$(SIMSEEDS) $(GO) test -count 1 -timeout 120m ./internal/sim/...
+	$(GO) test -count 1 -timeout 120m ./internal/sim -seeds=$(SIMSEEDS)
 
 lab: ## tests against Linux's own TIPC in guests (needs root)
 	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
 
 bench: ## side by side with TCP and NATS; see docs/performance.md
-	cd bench && $(GO) run .
+	cd bench && $(GO) run . $(BENCHFLAGS)
 
 lint: cross ## formatting, vet, staticcheck, other platforms; import directions are a test (internal/archtest)
 	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { echo "not formatted:"; echo "$$bad"; exit 1; }
