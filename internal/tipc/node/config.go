@@ -5,6 +5,7 @@ import (
 
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/link"
 	"midplane/internal/tipc/wire"
 )
 
@@ -37,13 +38,13 @@ const (
 var (
 	// ErrLinkCong [ELINKCONG]: the message was taken, but its sender must send no more before the SOCK_WAKEUP message that
 	// will be delivered to its port.
-	ErrLinkCong = errors.New("tipc/node: link congested")
+	ErrLinkCong = link.ErrLinkCong
 	// ErrHostUnreach [EHOSTUNREACH]: no such peer, or no link to it is up. The message was dropped.
 	ErrHostUnreach = errors.New("tipc/node: destination node is unreachable")
 	// ErrMsgSize [EMSGSIZE]: larger than the link's MTU. The message was dropped.
-	ErrMsgSize = errors.New("tipc/node: message too large for the link")
+	ErrMsgSize = link.ErrMsgSize
 	// ErrNoBufs [ENOBUFS]: the queue for internal messages overflowed. The message was dropped and the link reset.
-	ErrNoBufs = errors.New("tipc/node: link overflow")
+	ErrNoBufs = link.ErrNoBufs
 
 	ErrConfig  = errors.New("tipc/node: invalid configuration")
 	ErrNoLink  = errors.New("tipc/node: no such link")                                   // EINVAL

@@ -1,0 +1,164 @@
+package node
+
+import (
+	"midplane/internal/mono"
+	"midplane/internal/tipc/link"
+	"midplane/internal/tipc/wire"
+)
+
+// Receive takes one datagram from a bearer (net/tipc/node.c tipc_rcv). pkt belongs to the Table during the call only and
+// may be changed by it. Anything may be in it: what is not a valid message of a known peer in the right state is dropped
+// and counted.
+func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byte) {
+	if bearer < 0 || bearer >= MaxBearers || !t.bearers[bearer].up {
+		t.stats.NoBearer++
+		return
+	}
+	m, err := wire.Validate(pkt)
+	if err != nil {
+		t.stats.Invalid++
+		return
+	}
+	t.enter()
+	defer t.leave(now)
+
+	user := m.User()
+	if m.NonSeq() {
+		if user == wire.UserLinkConfig {
+			t.cfg.Up.Discovery(now, bearer, src, m)
+		} else {
+			t.receiveBcast(now, m, bearer)
+		}
+		return
+	}
+	if !m.IsShort() && m.DestNode() != t.own {
+		t.stats.NotForUs++
+		return
+	}
+	p := t.find(m.PrevNode())
+	if p == nil {
+		t.stats.UnknownPeer++
+		return
+	}
+	le := &p.links[bearer]
+
+	// Keep the broadcast link in step with what the peer says about it.
+	if user == wire.UserLinkProtocol {
+		if !t.syncBcast(now, p, m, bearer) {
+			t.stats.BadGapAck++
+			return
+		}
+	} else if p.bcRcv.Acked() != m.BcastAck() {
+		t.ackBcast(now, p, m)
+	}
+
+	var rc link.Events
+	if t.checkState(now, p, m, bearer) {
+		if le.link != nil {
+			rc = le.link.Receive(now, m, le)
+		}
+	} else {
+		t.stats.BadState++
+	}
+	if rc&link.UpEvent != 0 {
+		t.linkUp(now, p, bearer)
+	}
+	if rc&link.DownEvent != 0 {
+		t.linkDown(now, p, bearer, false)
+	}
+	t.deliver(p, bearer)
+}
+
+// deliver queues upcalls for what a packet made available, in the kernel's order: names before multicast before the
+// rest.
+func (t *Table) deliver(p *peer, bearer int) {
+	if !p.namedq.Empty() {
+		t.acts.push(action{kind: actNames, p: p})
+	}
+	if !p.bcq.Empty() {
+		t.acts.push(action{kind: actMcast, p: p})
+	}
+	if !p.links[bearer].inputq.Empty() {
+		t.acts.push(action{kind: actInput, p: p, bearer: int8(bearer)})
+	}
+}
+
+// receiveBcast takes a broadcast packet (net/tipc/node.c tipc_node_bc_rcv, bcast.c tipc_bcast_rcv).
+func (t *Table) receiveBcast(now mono.Time, m wire.Msg, bearer int) {
+	from := m.PrevNode()
+	nack := m.User() == wire.UserBcastProtocol
+	if nack && m.DestNode() != t.own {
+		from = m.DestNode() // a NACK for another node: remember that it was asked for already
+	}
+	p := t.find(from)
+	if p == nil {
+		t.stats.UnknownPeer++
+		return
+	}
+	if m.McNetID() != t.netID {
+		t.stats.ForeignNet++
+		return
+	}
+	if !p.bcRcv.IsUp() {
+		t.stats.BcastNotUp++
+		return
+	}
+	var rc link.Events
+	if nack {
+		rc = p.bcRcv.BcNackReceive(now, m, t.bcOut())
+	} else {
+		rc = p.bcRcv.Receive(now, m, nil)
+	}
+	t.wakeBcast()
+	if rc&link.SendState != 0 {
+		t.sendState(now, p, bearer) // broadcast acknowledgements travel on a unicast link
+	}
+	t.deliver(p, bearer)
+	if rc&link.DownEvent != 0 {
+		t.resetLinks(now, p)
+	}
+}
+
+// syncBcast takes the broadcast part of a LINK_PROTOCOL message: the peer's acknowledgements and where it is in sending
+// (net/tipc/node.c tipc_node_bc_sync_rcv, bcast.c tipc_bcast_sync_rcv). It returns false when the message is malformed.
+func (t *Table) syncBcast(now mono.Time, p *peer, m wire.Msg, bearer int) bool {
+	if m.Type() != wire.TypeState {
+		p.bcRcv.BcInitReceive(m)
+		return true
+	}
+	if m.BcAckInvalid() {
+		return true
+	}
+	ga, ok := p.bcRcv.GapAck(m, false)
+	if !ok {
+		return false
+	}
+	rc := p.bcRcv.BcAckReceive(now, m.BcastAck(), m.BcGap(), ga, t.bcOut(), t.bcOut())
+	rc |= p.bcRcv.BcSyncReceive(m, t.bcOut())
+	t.wakeBcast()
+	if rc&link.DownEvent != 0 {
+		t.resetLinks(now, p)
+		return true
+	}
+	// A probe is answered with a STATE message anyway; otherwise send one that carries the broadcast NACK.
+	if rc&link.SendState != 0 && !m.Probe() {
+		t.sendState(now, p, bearer)
+	}
+	return true
+}
+
+// ackBcast takes the broadcast acknowledgement that any unicast header carries (net/tipc/bcast.c tipc_bcast_ack_rcv).
+func (t *Table) ackBcast(now mono.Time, p *peer, m wire.Msg) {
+	if m.BcAckInvalid() {
+		return // sent before the peer knew where to start
+	}
+	p.bcRcv.BcAckReceive(now, m.BcastAck(), 0, wire.GapAck{}, t.bcOut(), nil)
+	t.wakeBcast()
+}
+
+// sendState sends a STATE message on the peer's link over bearer, if there is one.
+func (t *Table) sendState(now mono.Time, p *peer, bearer int) {
+	if l := p.links[bearer].link; l != nil {
+		l.BuildStateMsg(now, &p.links[bearer])
+	}
+}
