@@ -19,5 +19,6 @@
 //
 // Sent and not acknowledged: the window, at most 8191 packets. Waiting to be sent: the limits of each importance plus
 // one message per sender. Out of order: within 8191 packets of the next expected and [maxDeferred] octets; for a
-// failover the same again. Reassembly: three messages of at most 66060 octets. Wakeups: one per local sender.
+// failover the same again. Held back: what the node allows. Reassembly: three messages of at most 66060 octets. Wakeups:
+// one per local sender.
 package link

@@ -172,6 +172,8 @@ type Link struct {
 	reasm      msg.Reassembler
 	inputq     *buf.Queue
 	namedq     *buf.Queue
+	holding    bool
+	heldq      buf.Queue // see SetHold
 
 	// Failover of another link that this one is the tunnel for.
 	dropPoint     uint16
@@ -255,6 +257,8 @@ func (l *Link) Reset(mono.Time) {
 	}
 	l.deferq.purge()
 	l.failoverDefq.purge()
+	l.holding = false
+	l.heldq.Purge()
 	l.reasm.Reset()
 	l.reasmTnl.Reset()
 	l.failoverReasm.Reset()

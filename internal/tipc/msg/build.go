@@ -32,6 +32,9 @@ func Create(user wire.User, typ uint8, hdrsz, dataSize int, dnode, onode, dport,
 // a chain of MSG_FRAGMENTER packets of pktmax octets each but the last (net/tipc/msg.c tipc_msg_build). hdr is the
 // message's header, as long as it says; its size field is set. Payload is copied. On error q is unchanged.
 //
+// Fragments are addressed with the destination node in word 7 of hdr, which must therefore be there even when the header
+// itself is a short one of 24 octets.
+//
 // Fragments carry the previous and destination node and the importance of the message, a number counted from 1, and
 // their place in the chain as type; behind the 40-octet header of the first one comes the whole message header.
 func Build(hdr wire.Msg, payload []byte, pktmax int, q *buf.Queue) error {
