@@ -5,7 +5,7 @@
 //	┌───────────┐      ┌──────────────────────────────────┐
 //	│ Network   │      │             bridge br0           │
 //	│ Capture ──┼──────┤    ┌───────────┼───────────┐     │
-//	│ Guest ────┼─tty──┤  tap g1e0    tap g2e0   veth h1  │      namespace mpPID-N-h1
+//	│ Guest ────┼─tty──┤  tap g1e0    tap g2e0   veth h1  │      namespace mpPID-M
 //	│ Host  ────┼──────┤    │           │           └──────┼──── eth0: programs and sockets of the test
 //	└───────────┘      │  UML guest   UML guest           │
 //	                   │  eth0        eth0                │

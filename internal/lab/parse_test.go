@@ -81,9 +81,7 @@ Frame 9: 60 bytes on wire
 
 // TestArchive has the real cpio list what our writer wrote.
 func TestArchive(t *testing.T) {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("no cpio here; run: apt-get install cpio")
-	}
+	RequireTool(t, "cpio", "cpio")
 	var c cpio
 	c.dir("dev")
 	c.console("dev/console")

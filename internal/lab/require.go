@@ -15,7 +15,7 @@ import (
 
 // Packages are the Debian packages that the lab's tests use from the machine. The guest kernel (user-mode-linux) is
 // not among them: the lab unpacks it into its cache.
-var Packages = []string{"iproute2", "python3", "tshark"}
+var Packages = []string{"iproute2", "python3", "tshark", "cpio"}
 
 // Require ends the test unless this machine can run the lab. Where a machine lacks something, the test is skipped
 // with the reason and the command that provides it; where CI=true and the user is root, such a skip would hide a
