@@ -173,7 +173,7 @@ type Link struct {
 	inputq     *buf.Queue
 	namedq     *buf.Queue
 	holding    bool
-	heldq      buf.Queue // see SetHold
+	held       buf.Queue // see SetHold
 
 	// Failover of another link that this one is the tunnel for.
 	dropPoint     uint16
@@ -258,7 +258,7 @@ func (l *Link) Reset(mono.Time) {
 	l.deferq.purge()
 	l.failoverDefq.purge()
 	l.holding = false
-	l.heldq.Purge()
+	l.held.Purge()
 	l.reasm.Reset()
 	l.reasmTnl.Reset()
 	l.failoverReasm.Reset()

@@ -53,7 +53,7 @@ func (l *Link) deliver(now mono.Time, m wire.Msg, out Output) (rc Events, releas
 		if m.User() == wire.UserTunnel {
 			rc |= l.tunnelReceive(m)
 			release(b)
-		} else if !l.holding || !l.holdBack(m, b) {
+		} else if !l.holdBack(m, b) {
 			rc |= l.input(m, b, l.inputq, &l.reasm)
 		}
 		l.rcvUnacked++

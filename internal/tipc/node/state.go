@@ -163,10 +163,10 @@ const maxHeld = 4096
 func (t *Table) release(now mono.Time, p *peer, bearer int) {
 	l := p.links[bearer].link
 	if l.Held() == 0 {
-		l.ReleaseHold(now)
+		l.ReleaseHold()
 		return
 	}
-	rc := l.ReleaseHold(now)
+	rc := l.ReleaseHold()
 	t.deliver(p, bearer)
 	if rc&link.DownEvent != 0 {
 		t.linkDown(now, p, bearer, false)
