@@ -29,3 +29,5 @@ func xmit(t testing.TB, l *Link, b *buf.Buf, out Output, now mono.Time) {
 		t.Fatal(err)
 	}
 }
+
+func msTime(us int64) mono.Time { return mono.Time(us * 1000) }
