@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"midplane/internal/mono"
+	"midplane/internal/tipc/bearer"
+	"midplane/internal/tipc/stack"
+)
+
+// port is an enabled bearer.
+type port struct {
+	b     bearer.Bearer
+	id    int
+	learn peerList // nil: it has no list of peers
+}
+
+// peerList is a bearer that sends to a list of peers in place of multicast.
+type peerList interface {
+	AddPeer(netip.AddrPort) error
+}
+
+// EnableBearer puts b into use. cfg's fields that b knows better are taken from b. The engine owns b from then on, and
+// closes it in the end, also after an error.
+func (e *Engine) EnableBearer(b bearer.Bearer, cfg stack.Bearer) error {
+	cfg.Name, cfg.MTU, cfg.Addr, cfg.Broadcast = b.Name(), b.MTU(), b.Addr(), b.BroadcastAddr()
+	cfg.Replicast = !b.BroadcastSupport()
+	p := &port{b: b, id: -1}
+	if l, ok := b.(peerList); ok && cfg.Replicast {
+		p.learn, cfg.Learn = l, true
+	}
+	e.lock()
+	err := error(net.ErrClosed)
+	if !e.closed {
+		// The port is there before the first datagram of discovery goes out.
+		p.id, err = e.stack.BearerEnable(mono.Now(), cfg)
+	}
+	if err != nil {
+		e.unlock()
+		b.Close()
+		return err
+	}
+	e.ports[p.id] = p
+	for _, r := range b.Readers() {
+		e.wg.Go(func() { e.read(p, r) })
+	}
+	if ev := b.Events(); ev != nil {
+		e.wg.Go(func() { e.watch(p, ev) })
+	}
+	e.unlock()
+	e.log.Info("bearer enabled", "name", cfg.Name, "addr", cfg.Addr.String(), "mtu", cfg.MTU)
+	return nil
+}
+
+// read is the goroutine of one reader: all packets of a batch go through the core under one lock.
+func (e *Engine) read(p *port, r bearer.Reader) {
+	pkts := make([]bearer.Packet, bearer.BatchSize)
+	for {
+		n, err := r.ReadBatch(pkts)
+		if err != nil {
+			return
+		}
+		e.lock()
+		if e.ports[p.id] == p && !e.closed {
+			now := mono.Now()
+			for i := range pkts[:n] {
+				e.stack.HandlePacket(now, p.id, pkts[i].Src, pkts[i].Data)
+			}
+			if p.learn != nil {
+				for _, l := range e.stack.TakeLearned() {
+					if l.Bearer == p.id {
+						_ = p.learn.AddPeer(l.Addr.IP) // full: the peer has to be configured
+					}
+				}
+			}
+		}
+		e.unlock()
+	}
+}
+
+// watch follows the changes below a bearer (net/tipc/bearer.c tipc_l2_device_event).
+func (e *Engine) watch(p *port, events <-chan bearer.Event) {
+	for ev := range events {
+		e.log.Info("bearer changed", "name", p.b.Name(), "event", ev.Kind.String())
+		if ev.Kind == bearer.Gone {
+			_ = e.DisableBearer(p.b.Name()) // it may be disabled already
+			continue
+		}
+		e.lock()
+		if e.ports[p.id] == p && !e.closed {
+			now := mono.Now()
+			var err error
+			switch ev.Kind {
+			case bearer.LinkDown, bearer.LinkUp:
+				err = e.stack.BearerSetUp(now, p.id, ev.Kind == bearer.LinkUp)
+			case bearer.MTUChanged:
+				if err = e.stack.Nodes().BearerSetMTU(p.id, ev.MTU); err == nil {
+					err = e.stack.BearerReset(now, p.id)
+				}
+			case bearer.AddrChanged:
+				err = e.stack.BearerSetAddr(now, p.id, ev.Addr)
+			}
+			if err != nil {
+				e.log.Warn("bearer changed", "name", p.b.Name(), "err", err)
+			}
+		}
+		e.unlock()
+	}
+}
+
+// DisableBearer takes the bearer out of use: its links go down, and their peers are told.
+func (e *Engine) DisableBearer(name string) error {
+	e.lock()
+	if id, ok := e.stack.BearerByName(name); ok && !e.closed && e.ports[id] != nil {
+		p := e.ports[id]
+		err := e.stack.BearerDisable(mono.Now(), id)
+		e.settle()
+		e.flush()
+		if e.ports[id] == p {
+			e.ports[id] = nil
+		}
+		e.unlock()
+		e.log.Info("bearer disabled", "name", name)
+		if cerr := p.b.Close(); err == nil {
+			err = cerr
+		}
+		return err
+	}
+	e.unlock()
+	return fmt.Errorf("%w: %s", stack.ErrNoBearer, name)
+}
+
+// Bearer returns the driver of an enabled bearer.
+func (e *Engine) Bearer(name string) (bearer.Bearer, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		if p != nil && p.b.Name() == name {
+			return p.b, true
+		}
+	}
+	return nil, false
+}

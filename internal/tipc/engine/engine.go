@@ -1,0 +1,258 @@
+// Package engine drives a stack.Stack: it gives the pure core time, datagrams and users.
+//
+// One mutex guards the stack. User goroutines run the core themselves under it; each bearer's reader goroutines hand in
+// received packets, and one timer calls Tick. Whoever leaves the lock first wakes the users whose sockets became ready,
+// then sends the datagrams that the core produced, with the lock released. While one goroutine sends, others only leave
+// their datagrams behind, and it takes them along in its next batch: batches grow with the load, and without load a
+// message goes out on the goroutine that wrote it. Datagrams keep their order.
+package engine
+
+import (
+	crand "crypto/rand"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"midplane/internal/mono"
+	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/node"
+	"midplane/internal/tipc/stack"
+	"midplane/internal/tipc/wire"
+)
+
+// Config describes a node. The zero value of each field has a default.
+type Config struct {
+	ID     wire.NodeID // zero: made at random
+	Addr   uint32      // legacy address; 0: made from the identity, by trial
+	NetID  uint32      // 0: 4711
+	Logger *slog.Logger
+}
+
+// Engine is a running node. All methods are safe for concurrent use.
+type Engine struct {
+	log *slog.Logger
+
+	// mu is a leaf: nothing else is locked, and nothing is waited for, while it is held.
+	mu      sync.Mutex
+	stack   *stack.Stack // this and all below: guarded by mu
+	ports   [node.MaxBearers]*port
+	closed  bool
+	sending bool      // somebody sends: whoever leaves the lock just leaves datagrams behind
+	sent    sync.Cond // signalled when sending ends
+	spare   *buf.Batch
+	timer   *time.Timer
+	armed   mono.Time // when timer fires; mono.Never: not at all
+
+	overtime chan struct{} // tells the sender goroutine to take over
+	wg       sync.WaitGroup
+}
+
+// maxRounds is how many batches a goroutine sends in a row that came for something else. A goroutine of the engine
+// takes over then, so that no user's call is kept for ever under load.
+const maxRounds = 4
+
+// New starts a node without bearers.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	var seed [32]byte
+	crand.Read(seed[:])
+	rnd := rand.New(rand.NewChaCha8(seed))
+	if cfg.ID == (wire.NodeID{}) && cfg.Addr == 0 {
+		cfg.ID = randomID(rnd)
+	}
+	e := &Engine{log: cfg.Logger, armed: mono.Never, spare: &buf.Batch{}, overtime: make(chan struct{}, 1)}
+	e.sent.L = &e.mu
+	var err error
+	e.stack, err = stack.New(mono.Now(), stack.Config{ID: cfg.ID, Addr: cfg.Addr, NetID: cfg.NetID, Rand: rnd.Uint32})
+	if err != nil {
+		return nil, err
+	}
+	e.timer = time.AfterFunc(time.Hour, e.tick)
+	e.timer.Stop()
+	e.wg.Go(e.sendOvertime)
+	e.lock()
+	e.unlock()
+	return e, nil
+}
+
+// randomID makes an identity that reads as a name, which the tipc tools show as it is. Linux would take it from the
+// first bearer; two nodes on one host could then have the same.
+func randomID(rnd *rand.Rand) (id wire.NodeID) {
+	const hex = "0123456789abcdef"
+	n := copy(id[:], "n-")
+	for ; n < len(id); n++ {
+		id[n] = hex[rnd.Uint32()&15]
+	}
+	return id
+}
+
+func (e *Engine) lock() { e.mu.Lock() }
+
+// unlock ends a stay in the core: it lets the node's own services act, wakes users, sets the timer, and sends what
+// there is to send. Every way out of the lock that may have changed the core goes through it.
+func (e *Engine) unlock() {
+	e.settle()
+	if e.sending {
+		e.mu.Unlock()
+		return
+	}
+	b := e.stack.TakeOutput(e.spare)
+	if b == nil {
+		e.mu.Unlock()
+		return
+	}
+	e.sending = true
+	e.send(b, maxRounds)
+}
+
+// locker is the Engine as a sync.Locker, for the gates of sockets: waiting is a way out of the lock, too.
+type locker Engine
+
+func (l *locker) Lock()   { (*Engine)(l).lock() }
+func (l *locker) Unlock() { (*Engine)(l).unlock() }
+
+// settle is the part of unlock before the sending. Called with mu held.
+func (e *Engine) settle() {
+	if e.closed {
+		return
+	}
+	now := mono.Now()
+	socks, top := e.stack.Sockets(), e.stack.Topsrv()
+	for more := true; more; more = top.Poll(now) {
+		for s := socks.PopReady(); s != nil; s = socks.PopReady() {
+			if u, ok := s.Owner.(*Socket); ok {
+				u.wake(s.Ready())
+			} else {
+				top.Wake(s)
+			}
+		}
+	}
+	// A timer that fires too early does no harm, so it is only ever moved forward.
+	if d := e.stack.Deadline(); d < e.armed {
+		e.armed = d
+		e.timer.Reset(max(0, d.Sub(now)))
+	}
+}
+
+// send writes b and what else comes meanwhile. Called with mu held and sending set; returns with mu released. rounds
+// limits the number of batches, 0 does not.
+func (e *Engine) send(b *buf.Batch, rounds int) {
+	for n := 1; ; n++ {
+		e.spare = nil // b's counterpart is in the core
+		ports := e.ports
+		e.mu.Unlock()
+		for id, p := range ports {
+			if p != nil {
+				_ = p.b.WriteBatch(b, id) // it can only be closed: then its links are gone
+			}
+		}
+		b.Reset()
+		e.mu.Lock()
+		e.spare = b
+		if n == rounds {
+			break
+		}
+		if b = e.stack.TakeOutput(e.spare); b == nil {
+			e.sending = false
+			e.sent.Broadcast()
+			e.mu.Unlock()
+			return
+		}
+	}
+	e.mu.Unlock()
+	e.overtime <- struct{}{} // never blocks: there is one sender at a time, and it is us
+}
+
+// sendOvertime is the goroutine that goes on where another has sent enough.
+func (e *Engine) sendOvertime() {
+	for range e.overtime {
+		e.mu.Lock()
+		if b := e.stack.TakeOutput(e.spare); b != nil {
+			e.send(b, 0)
+			continue
+		}
+		e.sending = false
+		e.sent.Broadcast()
+		e.mu.Unlock()
+	}
+}
+
+// flush sends what there is, and waits until all is sent. Called and returns with mu held.
+func (e *Engine) flush() {
+	for {
+		if e.sending {
+			e.sent.Wait()
+			continue
+		}
+		b := e.stack.TakeOutput(e.spare)
+		if b == nil {
+			return
+		}
+		e.sending = true
+		e.send(b, 0)
+		e.mu.Lock()
+	}
+}
+
+func (e *Engine) tick() {
+	e.lock()
+	e.armed = mono.Never
+	if !e.closed {
+		e.stack.Tick(mono.Now())
+	}
+	e.unlock()
+}
+
+// Do calls f with the core locked. f must not block, nor keep the stack.
+func (e *Engine) Do(f func(now mono.Time, s *stack.Stack)) {
+	e.lock()
+	defer e.unlock()
+	f(mono.Now(), e.stack)
+}
+
+// Close stops the node in order: its sockets are closed, which ends connections and withdraws names, and its peers are
+// told that it stops. All calls fail with net.ErrClosed from then on.
+func (e *Engine) Close() error { return e.stop(true) }
+
+// Abort stops the node as if its process had died: nobody is told.
+func (e *Engine) Abort() error { return e.stop(false) }
+
+func (e *Engine) stop(inOrder bool) error {
+	e.lock()
+	if e.closed {
+		e.mu.Unlock()
+		return net.ErrClosed
+	}
+	e.closed = true
+	e.timer.Stop()
+	for s := range e.stack.Sockets().Sockets() {
+		if u, ok := s.Owner.(*Socket); ok {
+			u.rd.Stop()
+			u.wr.Stop()
+			u.rd.Wake()
+			u.wr.Wake()
+		}
+	}
+	if inOrder {
+		e.stack.Shutdown(mono.Now())
+		e.flush()
+	}
+	for e.sending {
+		e.sent.Wait()
+	}
+	ports := e.ports
+	e.ports = [node.MaxBearers]*port{}
+	e.mu.Unlock()
+	for _, p := range ports {
+		if p != nil {
+			p.b.Close()
+		}
+	}
+	close(e.overtime)
+	e.wg.Wait()
+	return nil
+}
