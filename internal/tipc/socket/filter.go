@@ -124,7 +124,8 @@ func (t *Table) lookupAgain(m wire.Msg, code *wire.ErrCode) bool {
 	return true
 }
 
-// reject sends a message back to its sender, if that is allowed, and releases it (tipc_sk_respond).
+// reject sends a message back to its sender, if that is allowed, and releases it (tipc_sk_respond). Where the MTU is
+// small, less of the data goes back; Linux would send nothing.
 func (t *Table) reject(now mono.Time, b *buf.Buf, code wire.ErrCode) bool {
 	r, ok := msg.Reverse(t.own, b.Msg, code)
 	b.Release()
@@ -135,7 +136,12 @@ func (t *Table) reject(now mono.Time, b *buf.Buf, code wire.ErrCode) bool {
 	if code > wire.CodeOK && int(code) < len(t.stats.Rejected) {
 		t.stats.Rejected[code]++
 	}
-	t.xmitBuf(now, r, r.Msg.DestNode(), r.Msg.OrigPort())
+	node, port := r.Msg.DestNode(), r.Msg.OrigPort()
+	if mtu := t.net.MTU(node, port); mtu < len(r.Msg) && mtu >= r.Msg.Hdrsz() {
+		r.Msg.SetSize(mtu)
+		r.Resize(mtu)
+	}
+	t.xmitBuf(now, r, node, port)
 	return true
 }
 

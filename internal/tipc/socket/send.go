@@ -180,7 +180,7 @@ func (s *Sock) sendConn(now mono.Time, p []byte) (sent int, err error) {
 		blocks := s.sndBacklog
 		oneway := s.oneway
 		s.oneway++
-		if oneway >= s.nagleStart && len(part) <= s.maxNagle {
+		if oneway >= s.nagleStart && s.maxNagle > 0 && len(part) <= s.maxNagle {
 			blocks += uint32(msg.Append(h, part, s.maxNagle, &s.txq))
 			s.msgAcc++
 			switch {
