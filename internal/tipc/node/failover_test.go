@@ -104,7 +104,7 @@ func TestFailoverAndSynchUnderLoad(t *testing.T) {
 					flows = append(flows, &flow{h: h, to: 3 - h.addr, port: port, short: port < 1002, size: size})
 				}
 			}
-			for step := range 8 {
+			for range 8 {
 				victim := w.r.IntN(2)
 				w.loss[victim] = 1
 				how := w.r.IntN(3)
@@ -130,9 +130,7 @@ func TestFailoverAndSynchUnderLoad(t *testing.T) {
 					}
 					w.run(sec / 10)
 				}
-				if step%2 == 1 { // let both links settle, so that the next victim is not the only link
-					w.run(8 * sec)
-				}
+				w.run(3 * sec) // a loss that was healed at the last moment may still be noticed
 				settle(w, a, b)
 			}
 			w.run(20 * sec)
