@@ -81,7 +81,7 @@ func TestOneWayLoss(t *testing.T) {
 }
 
 func TestPeerRestart(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
 			a, b := w.add(1, 0), w.add(2, 0)

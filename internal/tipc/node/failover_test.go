@@ -2,9 +2,7 @@ package node
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 
 	"midplane/internal/mono"
@@ -76,14 +74,7 @@ func TestStandbyLink(t *testing.T) {
 // The heart of the matter: two links, traffic both ways on both, links cut and healed at random under loss,
 // duplication and reordering. As long as one link holds at any time nothing is lost, doubled or reordered.
 func TestFailoverAndSynchUnderLoad(t *testing.T) {
-	seeds := uint64(60)
-	if testing.Short() {
-		seeds = 10
-	}
-	if n, err := strconv.ParseUint(os.Getenv("NODE_SEEDS"), 10, 64); err == nil {
-		seeds = n
-	}
-	for seed := range seeds {
+	for seed := range seeds(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
 			a, b := w.add(1, 0, 1), w.add(2, 0, 1)
@@ -182,7 +173,7 @@ func settle(w *world, hosts ...*host) {
 
 // Both links fail at different times while data is in flight, and everything recovers.
 func TestBothLinksLost(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
 			a, b := w.add(1, 0, 1), w.add(2, 0, 1)

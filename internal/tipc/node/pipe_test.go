@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"strconv"
 	"testing"
 
 	"midplane/internal/mono"
@@ -82,6 +84,17 @@ func newWorld(t testing.TB, seed uint64) *world {
 		}
 	})
 	return w
+}
+
+// seeds is how many seeds a randomised test runs: a sixth of n with -short, what NODE_SEEDS says if that is set.
+func seeds(n uint64) uint64 {
+	if env, err := strconv.ParseUint(os.Getenv("NODE_SEEDS"), 10, 64); err == nil {
+		return env
+	}
+	if testing.Short() {
+		return (n + 5) / 6
+	}
+	return n
 }
 
 func testBearer(id int) Bearer {

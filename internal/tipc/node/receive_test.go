@@ -183,11 +183,7 @@ func TestCongestionAndWakeup(t *testing.T) {
 
 // Random octets, and real packets with random damage, must neither panic nor stop the cluster for good.
 func TestHostilePackets(t *testing.T) {
-	seeds := uint64(8)
-	if testing.Short() {
-		seeds = 2
-	}
-	for seed := range seeds {
+	for seed := range seeds(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
 			a, b, c := w.add(1, 0, 1), w.add(2, 0, 1), w.add(3, 0)
@@ -240,7 +236,9 @@ func TestHostilePackets(t *testing.T) {
 					}
 				}
 			}
-			a.got, b.got = map[source][]uint32{}, map[source][]uint32{}
+			for _, h := range []*host{a, b, c} {
+				h.got, h.gotMc = map[source][]uint32{}, map[source][]uint32{}
+			}
 			f = &flow{h: a, to: 2, port: 1002}
 			f.pump(20)
 			g = &mflow{h: a, port: 6, dests: all(2, 3), method: Method{Mandatory: true}}
