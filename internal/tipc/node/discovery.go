@@ -132,6 +132,7 @@ func (t *Table) findOrCreate(now mono.Time, d Dest) *peer {
 func (p *peer) newLink(now mono.Time, bearer int) *link.Link {
 	t, le := p.t, &p.links[bearer]
 	l := t.newUcastLink(p, bearer)
+	l.SetBundleEager(t.eager)
 	l.Reset(now)
 	l.Event(link.ResetEvt)
 	if p.state == FailingOver {

@@ -38,6 +38,9 @@ type Table struct {
 
 	monThreshold int
 
+	eager    bool
+	heldBack []*linkEntry // links that may hold a message back, see Flush
+
 	depth int // calls into the Table that are on the stack
 	acts  actions
 
@@ -93,8 +96,6 @@ type peer struct {
 	timer    mono.Time // next run
 	heapPos  int
 	gone     bool // removed from the table
-
-	pending bool // an action for namedq or bcq is queued
 }
 
 // linkEntry is a peer's link over one bearer (struct tipc_link_entry).
@@ -106,6 +107,7 @@ type linkEntry struct {
 	mtu    int // for users: room for tunnelling is left
 	inputq buf.Queue
 	id     uint32 // link_id while up: what was published
+	queued bool   // on Table.heldBack
 }
 
 // New makes the view of a node that has no bearer yet.

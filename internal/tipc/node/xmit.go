@@ -28,7 +28,11 @@ func (t *Table) Xmit(now mono.Time, q *buf.Queue, addr, selector uint32) error {
 		return ErrHostUnreach
 	}
 	b := p.active[selector&1]
-	err := p.links[b].link.Xmit(now, q, &p.links[b])
+	le := &p.links[b]
+	err := le.link.Xmit(now, q, le)
+	if t.eager {
+		t.noteHeldBack(le)
+	}
 	if err == ErrNoBufs {
 		t.linkDown(now, p, b, false)
 		return ErrNoBufs
