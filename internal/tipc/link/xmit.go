@@ -53,6 +53,13 @@ func (l *Link) Xmit(now mono.Time, q *buf.Queue, out Output) error {
 		switch how {
 		case msg.NotBundled:
 			lv.target = nil
+			if b.Msg.User() == wire.UserTunnel {
+				// What is sent from now on must not overtake the tunnel in an older bundle of other importance, as it
+				// can in the kernel.
+				for i := range l.backlog {
+					l.backlog[i].target = nil
+				}
+			}
 			lv.len++
 			l.backlogq.PushBack(b)
 		case msg.NewTarget:
