@@ -63,6 +63,14 @@ func (t *Table) ReceiveMulticast(now mono.Time, q *buf.Queue) {
 func (t *Table) receive(now mono.Time, b *buf.Buf) {
 	t.stats.Received++
 	m := b.Msg
+	switch m.User() {
+	case wire.UserLow, wire.UserMedium, wire.UserHigh, wire.UserCritical, wire.UserConnManager, wire.UserGroup, wire.UserSockWakeup:
+	default:
+		// Not for sockets. Links do not deliver such messages.
+		t.stats.Dropped++
+		b.Release()
+		return
+	}
 	s := t.socks[m.DestPort()]
 	if s == nil {
 		t.noSocket(now, b)
