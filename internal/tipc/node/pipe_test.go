@@ -55,7 +55,7 @@ type host struct {
 	addr    uint32
 	sig     uint16
 	bearers []int
-	wcaps   wire.Caps
+	wcaps   wire.Caps // what the code of the node understands; an old end uses no more than that with anybody
 
 	got    map[source][]uint32 // unicast payload numbers by sender
 	gotMc  map[source][]uint32
@@ -232,7 +232,7 @@ func (w *world) hear(to, from *host) {
 		if _, ok := from.Bearer(b); !ok {
 			continue
 		}
-		to.CheckDest(w.now, Dest{Bearer: b, Addr: from.addr, ID: identity(from.addr), Caps: from.wcaps, Signature: from.sig, Media: media(from.addr, b)})
+		to.CheckDest(w.now, Dest{Bearer: b, Addr: from.addr, ID: identity(from.addr), Caps: from.wcaps & to.wcaps, Signature: from.sig, Media: media(from.addr, b)})
 	}
 }
 
