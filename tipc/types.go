@@ -9,7 +9,7 @@ type SocketType uint8
 const (
 	Stream    SocketType = 1 // connection, octet stream
 	Datagram  SocketType = 2 // connectionless; dropped when a link or the receiver is congested
-	RDM       SocketType = 4 // connectionless, reliable delivery: held back, or returned with an error code
+	RDM       SocketType = 4 // connectionless; waits when a link is congested
 	SeqPacket SocketType = 5 // connection that keeps message boundaries
 )
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -20,7 +19,7 @@ type Config struct {
 	Identity tipc.NodeID   // zero: made at random
 	NetID    uint32        // 0: 4711
 	Address  tipc.NodeAddr // legacy <Z.C.N> address; 0: made from the identity
-	Control  string        // path of the control socket; empty: DefaultControl
+	Control  string        // path of the control socket; empty: tipc.DefaultControl
 	Bearers  []tipc.Bearer
 	LogLevel slog.Level
 }
@@ -33,24 +32,6 @@ type file struct {
 	Control  string              `toml:"control"`
 	LogLevel string              `toml:"loglevel"`
 	Bearer   []tipc.BearerFields `toml:"bearer"`
-}
-
-// DefaultControl is where the control socket is unless something else is said: in $XDG_RUNTIME_DIR for a user, in
-// /run/midplane for root.
-func DefaultControl() string {
-	if p := os.Getenv("MIDPLANE_CONTROL"); p != "" {
-		return p
-	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Getuid() != 0 {
-		return filepath.Join(dir, "midplane", "control")
-	}
-	if os.Getuid() > 0 {
-		return filepath.Join(os.TempDir(), fmt.Sprintf("midplane-%d", os.Getuid()), "control")
-	}
-	if os.Getuid() < 0 { // Windows
-		return filepath.Join(os.TempDir(), "midplane", "control")
-	}
-	return "/run/midplane/control"
 }
 
 // ReadConfig reads a configuration file. Errors name the file, the line or the field, the value and what is right.

@@ -52,7 +52,7 @@ var (
 // Socket implements sockif.Opener.
 func (c *Client) Socket(t sockif.Type, o sockif.Options) (sockif.Socket, error) {
 	var flags uint8
-	for i, b := range []bool{o.SrcDroppable, o.DestDroppable, o.NoDelay} {
+	for i, b := range []bool{o.SrcDroppable, o.Returnable, o.NoDelay} {
 		if b {
 			flags |= 1 << i
 		}

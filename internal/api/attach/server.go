@@ -94,7 +94,7 @@ func (s *session) first() bool {
 		s.typ = sockif.Type(d.u8())
 		o := sockif.Options{Importance: d.u8()}
 		flags := d.u8()
-		o.SrcDroppable, o.DestDroppable, o.NoDelay = flags&1 != 0, flags&2 != 0, flags&4 != 0
+		o.SrcDroppable, o.Returnable, o.NoDelay = flags&1 != 0, flags&2 != 0, flags&4 != 0
 		o.RecvBuf = int(d.u32())
 		o.ConnTimeout = time.Duration(d.u32()) * time.Millisecond
 		if d.bad || !s.typ.Valid() || o.Importance > 3 {

@@ -50,8 +50,8 @@ func (e *Engine) Socket(t sockif.Type, o sockif.Options) (sockif.Socket, error) 
 	if o.SrcDroppable {
 		s.SetSrcDroppable(true)
 	}
-	if o.DestDroppable {
-		s.SetDestDroppable(true)
+	if o.Returnable {
+		s.SetDestDroppable(false)
 	}
 	if o.NoDelay {
 		s.SetNoDelay(true)

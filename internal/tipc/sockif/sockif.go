@@ -55,12 +55,12 @@ type Info struct {
 
 // Options of a socket, set before it is used.
 type Options struct {
-	Importance    uint8
-	SrcDroppable  bool // drop what a congested link cannot take, instead of waiting
-	DestDroppable bool // drop what cannot be delivered, instead of returning it
-	NoDelay       bool // stream: no Nagle
-	RecvBuf       int  // octets; 0: default
-	ConnTimeout   time.Duration
+	Importance   uint8
+	SrcDroppable bool // drop what a congested link cannot take, instead of waiting
+	Returnable   bool // connectionless: what cannot be delivered comes back, instead of being dropped
+	NoDelay      bool // stream: no Nagle
+	RecvBuf      int  // octets; 0: default
+	ConnTimeout  time.Duration
 }
 
 // Error is a failure with the protocol's code, if one was received.

@@ -1,0 +1,12 @@
+// Command midplane gives any Linux the server features that mission-critical clusters need; see docs/cli.md.
+package main
+
+import (
+	"os"
+
+	"midplane/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,118 @@
+// Package cli is the command line of midplane, one file a verb. Answers go to standard output, everything else to
+// standard error; exit codes are those of package tipctool for all verbs. docs/cli.md is its manual.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"midplane/internal/api"
+	"midplane/internal/cli/tipctool"
+)
+
+// env is what the verbs have of the world outside.
+type env struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// usageError is a mistake in the command line; it ends with exit code 2.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// exitCode ends a command that has said all itself.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// Main runs the command line args, the first of which is how the program was called, and returns the exit code. SIGINT
+// and SIGTERM end the context of the verbs, which then stop in order; a second one kills.
+func Main(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return Run(ctx, args, in, out, errOut)
+}
+
+// Run is Main without signals.
+func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	e := &env{in, out, errOut}
+	root := newRoot(e)
+	rest := args[1:]
+	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "tipc" {
+		// Called through a link of that name: a drop-in for iproute2's tool.
+		rest = append([]string{"tipc"}, rest...)
+		root.Use = "tipc"
+	}
+	root.SetArgs(rest)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	return e.code(root.ExecuteContext(ctx))
+}
+
+// code reports an error and says how the program exits.
+func (e *env) code(err error) int {
+	var code exitCode
+	if err == nil {
+		return tipctool.ExitOK
+	}
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	fmt.Fprintf(e.err, "midplane: %v\n", err)
+	var usage usageError
+	var absent *api.NoDaemonError
+	switch {
+	case errors.As(err, &usage):
+		return tipctool.ExitUsage
+	case errors.As(err, &absent):
+		return tipctool.ExitNoNode
+	}
+	return tipctool.ExitFailed
+}
+
+func newRoot(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "midplane",
+		Short: "Cluster communication and more for any Linux, without a kernel module",
+		Long: `Midplane gives any Linux the server features that mission-critical clusters need.
+
+Try it without root and without configuration:  midplane dev`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%w; see: %s --help", err, c.CommandPath())
+	})
+	root.AddCommand(newNode(e), newTipc(e), newDev(e), newMan(e), newVersion(e))
+	checkArgs(root)
+	return root
+}
+
+// checkArgs makes complaints about the number of arguments usage errors.
+func checkArgs(c *cobra.Command) {
+	if f := c.Args; f != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := f(c, args); err != nil {
+				return usagef("%w; see: %s --help", err, c.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, s := range c.Commands() {
+		checkArgs(s)
+	}
+}

@@ -1,0 +1,85 @@
+package cli_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"midplane/internal/cli"
+)
+
+func TestMain(m *testing.M) {
+	run := func() { os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
+	testscript.Main(m, map[string]func(){"midplane": run, "tipc": run})
+}
+
+// Scripts run the program itself, as separate processes, against daemons on loopback.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			// Two UDP ports that are free now; each script gets its own.
+			for _, name := range []string{"PORT1", "PORT2"} {
+				c, err := net.ListenPacket("udp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				e.Setenv(name, fmt.Sprint(c.LocalAddr().(*net.UDPAddr).Port))
+			}
+			// Unix sockets have short names: not below $WORK.
+			dir, err := os.MkdirTemp("", "mp")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { os.RemoveAll(dir) })
+			e.Setenv("S", dir)
+			e.Setenv("MIDPLANE_CONTROL", dir+"/a")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exitcode": exitCode,
+			"waitfor":  waitFor,
+		},
+	})
+}
+
+// waitFor waits until something answers at a Unix socket: waitfor PATH.
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitfor PATH")
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		c, err := net.Dial("unix", args[0])
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%v", err)
+		}
+	}
+}
+
+// exitCode runs a command and compares its exit code: exitcode N COMMAND...
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exitcode N COMMAND ARG...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	if err != nil {
+		ee, ok := err.(interface{ ExitCode() int })
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = ee.ExitCode()
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}

@@ -1,0 +1,49 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"midplane/internal/api"
+	"midplane/internal/cli/tipctool"
+	"midplane/tipc"
+)
+
+// newTipc is iproute2's tool, which parses its arguments itself, and two verbs that iproute2 lacks.
+func newTipc(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use:                "tipc [-h] [-j] [-p] [--control PATH] COMMAND ...",
+		Short:              "Show and change a TIPC node, with the grammar of iproute2's tipc tool",
+		DisableFlagParsing: true,
+		Args:               cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			name := "midplane tipc"
+			if c.Root().Use == "tipc" {
+				name = "tipc"
+			}
+			t := &tipctool.Tool{
+				Name: name, Control: tipc.DefaultControl(), Stdout: e.out, Stderr: e.err,
+				Connect: func(path string) api.Control { return api.NewClient(path) },
+			}
+			if code := t.Run(c.Context(), args); code != 0 {
+				return exitCode(code)
+			}
+			return nil
+		},
+	}
+	c.AddCommand(newPipe(e), newSubscribe(e))
+	return c
+}
+
+// control adds the flag that all client verbs have.
+func control(c *cobra.Command, path *string) {
+	c.Flags().StringVar(path, "control", tipc.DefaultControl(), "control socket of the node to use")
+}
+
+// open attaches to the node.
+func open(path string) (*tipc.Node, error) {
+	n, err := tipc.Open(&tipc.OpenConfig{Control: path})
+	if err != nil {
+		return nil, api.NoDaemon(path, err)
+	}
+	return n, nil
+}
