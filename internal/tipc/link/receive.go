@@ -117,8 +117,13 @@ func (l *Link) input(m wire.Msg, b *buf.Buf, q *buf.Queue, r *msg.Reassembler) (
 	case wire.UserBundler:
 		l.stats.RecvBundles++
 		l.stats.RecvBundled += uint64(m.MsgCnt())
+		n := 0
 		for in, pos, ok := msg.Extract(m, 0); ok; in, pos, ok = msg.Extract(m, pos) {
 			l.dataInput(in, nil, q)
+			n++
+		}
+		if n != int(m.MsgCnt()) {
+			l.stats.BadMessages++
 		}
 		release(b)
 	case wire.UserFragmenter:

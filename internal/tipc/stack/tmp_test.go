@@ -1,0 +1,3 @@
+package stack_test
+
+var hostileLink, hostileNames, hostileDiscovery, hostileSockets, hostileTopology []hostile
