@@ -16,8 +16,8 @@ var cores = []core{
 	{"internal/tipc/discover", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf")},
 	{"internal/tipc/names", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf")},
 	{"internal/tipc/node", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor", "internal/tipc/link", "internal/tipc/discover")},
-	{"internal/tipc/topsrv", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/names")},
 	{"internal/tipc/socket", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/names", "internal/tipc/sockif")},
+	{"internal/tipc/topsrv", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/names", "internal/tipc/socket", "internal/tipc/sockif")},
 	{"internal/tipc/stack", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor", "internal/tipc/link",
 		"internal/tipc/discover", "internal/tipc/names", "internal/tipc/node", "internal/tipc/topsrv", "internal/tipc/socket", "internal/tipc/sockif")},
 }
