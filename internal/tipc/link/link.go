@@ -338,6 +338,15 @@ func (l *Link) Window() int { return l.window }
 // QueueLens are the numbers of packets sent and not acknowledged, and waiting to be sent.
 func (l *Link) QueueLens() (transmq, backlog int) { return l.transmq.Len(), l.backlogq.Len() }
 
+// Oldest is the number of the oldest packet that is not acknowledged (by all peers); ok is false when there is none.
+func (l *Link) Oldest() (seqno uint16, ok bool) {
+	b := l.transmq.Front()
+	if b == nil {
+		return 0, false
+	}
+	return b.Msg.SeqNo(), true
+}
+
 // BcPeers is the number of peers of the broadcast send link.
 func (l *Link) BcPeers() int { return l.ackers }
 

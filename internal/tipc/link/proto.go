@@ -240,6 +240,7 @@ func (l *Link) resetReceive(m wire.Msg) (rc Events) {
 	maxPkt := m.MaxPkt()
 	data := m.Data()
 	if maxPkt < l.minMTU || len(data) < wire.IfNameSize {
+		l.stats.BadMessages++
 		return 0
 	}
 	l.setPeerIfName(data[:wire.IfNameSize])

@@ -57,6 +57,7 @@ type Stats struct {
 	BadState     uint64 // refused in the current node state
 	BadGapAck    uint64 // malformed gap-ack record
 	BcastNotUp   uint64 // broadcast before contact was made
+	BcastStuck   uint64 // peers given up because they did not acknowledge broadcasts
 	IllegalEvent uint64 // node FSM event that no correct peer causes
 	TableFull    uint64 // discovery of a peer that found no room
 	Evicted      uint64 // peers forgotten early to make room
@@ -87,9 +88,11 @@ type peer struct {
 	working int
 	synchAt uint16 // sequence number at which a synch or failover is complete (sync_point)
 
-	bcRcv  *link.Link // broadcast receive link
-	bcq    buf.Queue  // multicast messages in order (inputq1)
-	namedq buf.Queue
+	bcRcv   *link.Link // broadcast receive link
+	bcAcked uint16     // its Acked at the last timer run, and for how many runs it has been
+	bcWaits int        // that while the oldest broadcast waited for it
+	bcq     buf.Queue // multicast messages in order (inputq1)
+	namedq  buf.Queue
 
 	deleteAt mono.Time
 	interval int       // ms between timer runs (keepalive_intv)

@@ -3,6 +3,7 @@ package node
 import (
 	"midplane/internal/mono"
 	"midplane/internal/tipc/link"
+	"midplane/internal/tipc/wire"
 )
 
 // Deadline is when [Table.Tick] wants to be called next, [mono.Never] when there is nothing to wait for.
@@ -58,7 +59,29 @@ func (t *Table) timeout(now mono.Time, p *peer) {
 			t.linkDown(now, p, i, false)
 		}
 	}
+	if t.bcastStuck(p) {
+		t.stats.BcastStuck++
+		t.resetLinks(now, p)
+	}
 	t.timers.move(p, now+mono.Time(p.interval)*ms)
+}
+
+// bcastPatience is for how many tolerances a peer may let the oldest broadcast wait for its acknowledgement, as long as
+// package link goes on with retransmission.
+const bcastPatience = 10
+
+// bcastStuck reports whether a peer has acknowledged nothing for too long while broadcasts wait for it. In the kernel,
+// which only reacts to a peer that asks for the same packet again and again, a silent one stops the broadcasts to all
+// others for ever.
+func (t *Table) bcastStuck(p *peer) bool {
+	oldest, ok := t.bcl.Oldest()
+	acked := p.bcRcv.Acked()
+	if !ok || !p.up() || !wire.SeqLess(acked, oldest) || acked != p.bcAcked {
+		p.bcAcked, p.bcWaits = acked, 0
+		return false
+	}
+	p.bcWaits++
+	return p.bcWaits > bcastPatience*p.links[p.active[0]].link.Tolerance()/p.interval
 }
 
 // calcTimer lets the link with the lowest tolerance decide the peer's timer interval: a quarter of the tolerance, at

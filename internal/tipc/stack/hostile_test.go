@@ -127,7 +127,7 @@ func (at attack) run(t *testing.T) {
 		t.Errorf("the link to the mad node failed %d times", e.downs)
 	}
 	e.w.mangle = nil
-	e.n.run(2 * time.Second)
+	e.n.run(3 * time.Second)
 	if at.check != nil {
 		at.check(e)
 	}

@@ -1,3 +1,3 @@
 package stack_test
 
-var hostileLink, hostileNames, hostileDiscovery, hostileSockets, hostileTopology []hostile
+var hostileNames, hostileDiscovery, hostileSockets, hostileTopology []hostile
