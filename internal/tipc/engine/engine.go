@@ -121,14 +121,9 @@ func (e *Engine) settle() {
 		return
 	}
 	now := mono.Now()
-	socks, top := e.stack.Sockets(), e.stack.Topsrv()
-	for more := true; more; more = top.Poll(now) {
-		for s := socks.PopReady(); s != nil; s = socks.PopReady() {
-			if u, ok := s.Owner.(*Socket); ok {
-				u.wake(s.Ready())
-			} else {
-				top.Wake(s)
-			}
+	for s := e.stack.PopReady(now); s != nil; s = e.stack.PopReady(now) {
+		if u, ok := s.Owner.(*Socket); ok {
+			u.wake(s.Ready())
 		}
 	}
 	// A timer that fires too early does no harm, so it is only ever moved forward.

@@ -3,8 +3,8 @@
 //
 // A [Stack] is pure: it has no goroutine, clock, lock, randomness or socket of its own. A driver enables bearers,
 // hands received datagrams to HandlePacket, calls Tick when Deadline has come, calls the sockets' methods on behalf of
-// its users, and after each of these takes the outgoing datagrams with TakeOutput and the sockets whose readiness
-// changed with TakeWakeups. Calls on one Stack must not overlap; the driver holds a lock or is a single goroutine.
+// its users, and after each of these takes the sockets whose readiness changed with PopReady, then the outgoing
+// datagrams with TakeOutput. Calls on one Stack must not overlap; the driver holds a lock or is a single goroutine.
 //
 // The order of calls is all that a Stack depends on: the same calls with the same times and the same Config.Rand give
 // the same datagrams, which is what simulation and replay are built on.

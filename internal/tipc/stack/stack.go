@@ -51,6 +51,7 @@ type Stack struct {
 
 	duplicates uint64
 	learn      []Learned
+	ready      []*socket.Sock // waiting for PopReady since Settle
 	stopped    bool
 }
 
@@ -98,7 +99,7 @@ func New(now mono.Time, cfg Config) (*Stack, error) {
 	if cfg.Addr != 0 {
 		s.finalize(now, cfg.Addr)
 	}
-	s.settle(now)
+	s.Settle(now)
 	return s, nil
 }
 
@@ -129,7 +130,6 @@ func (s *Stack) Tick(now mono.Time) {
 	s.nodes.Tick(now)
 	s.sockets.Tick(now)
 	s.names.Tick(now)
-	s.settle(now)
 }
 
 // Deadline is when Tick is wanted next, or mono.Never.
@@ -148,12 +148,34 @@ func (s *Stack) TakeOutput(empty *buf.Batch) *buf.Batch {
 	return full
 }
 
-// Settle lets the node's own services act on what happened since. The driver calls it after each batch of packets or
-// socket calls, before TakeOutput.
-func (s *Stack) Settle(now mono.Time) { s.settle(now) }
+// PopReady lets the node's own services act on what happened, and returns a socket of the driver whose readiness may
+// have changed, nil when there is none left. The driver calls it until then after each batch of packets or socket
+// calls, before TakeOutput.
+func (s *Stack) PopReady(now mono.Time) *socket.Sock {
+	if len(s.ready) == 0 {
+		return s.nextReady(now)
+	}
+	k := s.ready[0]
+	s.ready = s.ready[1:]
+	return k
+}
 
-func (s *Stack) settle(now mono.Time) {
-	for s.top.Poll(now) {
+// Settle is the part of PopReady that concerns the node's own services; what is ready stays for PopReady.
+func (s *Stack) Settle(now mono.Time) {
+	for k := s.nextReady(now); k != nil; k = s.nextReady(now) {
+		s.ready = append(s.ready, k)
+	}
+}
+
+func (s *Stack) nextReady(now mono.Time) *socket.Sock {
+	for {
+		k := s.sockets.PopReady()
+		switch {
+		case k == nil && !s.top.Poll(now):
+			return nil
+		case k != nil && !s.top.Wake(k):
+			return k
+		}
 	}
 }
 
