@@ -91,7 +91,7 @@ type peer struct {
 	bcRcv   *link.Link // broadcast receive link
 	bcAcked uint16     // its Acked at the last timer run, and for how many runs it has been
 	bcWaits int        // that while the oldest broadcast waited for it
-	bcq     buf.Queue // multicast messages in order (inputq1)
+	bcq     buf.Queue  // multicast messages in order (inputq1)
 	namedq  buf.Queue
 
 	deleteAt mono.Time
