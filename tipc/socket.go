@@ -127,7 +127,8 @@ func bindable(a net.Addr) (wire.ServiceRange, error) {
 
 func socketAddr(a wire.SocketAddr) SocketAddr { return SocketAddr{a.Port, NodeAddr(a.Node)} }
 
-// Dial connects to a service or a socket: addr is a ServiceAddr or a SocketAddr. It gives up after cfg.DialTimeout,
+// Dial connects to a service or a socket: addr is a ServiceAddr or a SocketAddr. Unlike with TCP, the connection is
+// there when the other side has accepted it, not when it waits to be accepted. Dial gives up after cfg.DialTimeout,
 // with an error that matches syscall.ETIMEDOUT. Nobody bound, or nobody accepting, is syscall.ECONNREFUSED or
 // syscall.EHOSTUNREACH at once.
 func (n *Node) Dial(addr net.Addr, cfg *SocketConfig) (*Conn, error) {

@@ -370,7 +370,7 @@ func (c *control) SetLink(_ context.Context, set api.PropertySet) error {
 		case api.Window:
 			err = n.SetLinkWindow(set.Name, v)
 		default:
-			err = failf(api.Invalid, "a link's mtu is its bearer's")
+			return failf(api.Invalid, "a link's mtu is its bearer's")
 		}
 		return refused("link "+set.Name, err)
 	})
