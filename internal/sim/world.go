@@ -28,6 +28,9 @@ type World struct {
 	net    *rand.Rand // of the network
 	pool   packetPool
 
+	// MaxSteps is how many steps all nodes together may take; 0: no limit. More is a violation.
+	MaxSteps uint64
+
 	stats  WorldStats
 	hash   uint64 // of all that was noted
 	tracer *tracer
@@ -193,12 +196,20 @@ func (h *Host) receive(p *packet) {
 	w.stats.Delivered++
 	w.stats.Steps++
 	s := w.segs[p.seg]
-	s.paths[p.from][h.Index].lastRx = w.now
+	if onLink(p.data) {
+		s.paths[p.from][h.Index].lastRx = w.now
+	}
 	w.note(noteDeliver, h.Index, p.seg, p.data)
 	now := h.Time()
 	h.Node.HandlePacket(now, p.seg, s.addr(p.from), p.data)
 	w.freePacket(p)
 	h.finish(now)
+}
+
+// onLink reports whether a datagram belongs to the link between two nodes, rather than to discovery or broadcast.
+func onLink(pkt []byte) bool {
+	m := wire.Msg(pkt)
+	return !m.NonSeq() || m.User() == wire.UserLinkProtocol
 }
 
 func (h *Host) tick() {
@@ -247,6 +258,10 @@ func (h *Host) schedule() {
 // Run lets time pass until t, or until a violation is found.
 func (w *World) Run(t mono.Time) error {
 	for w.err == nil && len(w.events.e) > 0 && w.events.e[0].at <= t {
+		if w.MaxSteps != 0 && w.stats.Steps > w.MaxSteps {
+			w.Failf("more than %d steps: a storm", w.MaxSteps)
+			break
+		}
 		e := w.events.pop()
 		w.now = e.at
 		w.dispatch(&e)
