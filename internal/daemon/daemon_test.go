@@ -96,7 +96,11 @@ func TestAttachedConn(t *testing.T) {
 	published(t, na, service.Range())
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 		done := make(chan error, 1)
-		go func() { c2, err = l.Accept(); done <- err }()
+		go func() {
+			c, err := l.Accept()
+			c2 = c
+			done <- err
+		}()
 		if c1, err = na.Dial(service, nil); err != nil {
 			return nil, nil, nil, err
 		}
