@@ -1,3 +1,3 @@
 package stack_test
 
-var hostileNames, hostileDiscovery, hostileSockets, hostileTopology []hostile
+var hostileSockets, hostileTopology []hostile
