@@ -168,6 +168,32 @@ type Dissection struct {
 	TIPC       int      // frames that it reads as TIPC
 	Trials     int      // address trials, which it calls unknown
 	Suspicious []string // lines that say malformed or unknown, each behind its frame's first line
+
+	// Complaints are the same without repetitions, by sender: tshark does not know all that Linux sends either.
+	Complaints map[Complaint]int
+}
+
+// Complaint is something that tshark does not understand, or finds wrong.
+type Complaint struct {
+	Sender string // Ethernet address
+	User   string // of the message, as tshark names it
+	Text   string
+}
+
+// Foreign returns the complaints about frames of other senders than the reference ones which no frame of these caused.
+func (d Dissection) Foreign(reference func(sender string) bool) (all []Complaint) {
+	known := map[Complaint]bool{}
+	for c := range d.Complaints {
+		if reference(c.Sender) {
+			known[Complaint{User: c.User, Text: c.Text}] = true
+		}
+	}
+	for c := range d.Complaints {
+		if !reference(c.Sender) && !known[Complaint{User: c.User, Text: c.Text}] {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // Tshark dissects a capture with Wireshark's own TIPC dissector, an opinion that is not ours. Suspicious is empty when
@@ -194,7 +220,7 @@ func Tshark(t testing.TB, pcap string) Dissection {
 
 // readDissection reads tshark's verbose text: a line "Frame N: …" and indented lines for each frame.
 func readDissection(lines *bufio.Scanner) Dissection {
-	var d Dissection
+	d := Dissection{Complaints: map[Complaint]int{}}
 	var frame []string
 	lines.Buffer(nil, 1<<20)
 	judge := func() {
@@ -203,13 +229,22 @@ func readDissection(lines *bufio.Scanner) Dissection {
 		}
 		d.TIPC++
 		discovery := slices.ContainsFunc(frame, func(l string) bool { return strings.Contains(l, "Neighbour Discovery Protocol (13)") })
+		var c Complaint
 		for _, l := range frame[1:] {
 			lower := strings.ToLower(l)
+			if _, src, ok := strings.Cut(l, "Ethernet II, Src: "); ok {
+				c.Sender, _, _ = strings.Cut(src, " ")
+			}
+			if _, user, ok := strings.Cut(l, " = User: "); ok {
+				c.User = user
+			}
 			switch {
 			case discovery && (strings.HasSuffix(l, "Message type: Unknown (2)") || strings.HasSuffix(l, "Message type: Unknown (3)")):
 				d.Trials++
 			case strings.Contains(lower, "malformed"), strings.Contains(lower, "unknown"):
 				d.Suspicious = append(d.Suspicious, frame[0]+": "+strings.TrimSpace(l))
+				_, c.Text, _ = strings.Cut(l, " = ")
+				d.Complaints[c]++
 			}
 		}
 	}

@@ -225,6 +225,9 @@ func (g *Guest) Console() string { return g.console.String() }
 // Addr is the IPv4 address of the guest's device number nic.
 func (g *Guest) Addr(nic int) netip.Addr { return Addr4(g.Index, nic) }
 
+// MAC is the Ethernet address of the guest's device number nic.
+func (g *Guest) MAC(nic int) string { return mac(g.Index, nic) }
+
 // Addr6 is the IPv6 address of the guest's device number nic.
 func (g *Guest) Addr6(nic int) netip.Addr { return Addr6(g.Index, nic) }
 
