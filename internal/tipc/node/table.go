@@ -171,6 +171,7 @@ func (t *Table) SetNetID(n uint32) error {
 		return ErrBusy
 	}
 	t.netID = n
+	t.newSendLink()
 	return nil
 }
 

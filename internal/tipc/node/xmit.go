@@ -166,7 +166,7 @@ func (t *Table) rcastXmit(now mono.Time, pkts *buf.Queue, dests *Dests) (congest
 // sendSync sends the empty twin of a message that is the first to travel another way, the old way (net/tipc/bcast.c
 // tipc_mcast_send_sync). hdr is the message's own header; it is marked SYN.
 func (t *Table) sendSync(now mono.Time, hdr wire.Msg, m *Method, dests *Dests) (congested int, err error) {
-	if t.caps&wire.CapMcastRbctl == 0 || hdr.Type() != wire.TypeMcast {
+	if t.caps&wire.CapMcastRbctl == 0 || hdr.Type() != wire.TypeMcast || len(hdr) < wire.McastHeaderSize {
 		return 0, nil
 	}
 	hdr.SetSyn(true)
