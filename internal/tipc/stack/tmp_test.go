@@ -1,3 +1,0 @@
-package stack_test
-
-var hostileSockets, hostileTopology []hostile
