@@ -18,9 +18,17 @@
 // Table is about to return. An upcall may call any method of the Table; what that causes runs after the current
 // upcall has returned. So the call depth is bounded whatever sockets answer to what.
 //
+// # Differences from the kernel
+//
+// None is visible to a peer that follows the protocol. A new link delivers nothing before the older one has delivered
+// what was sent earlier, also when the SYNCH message is lost once or when a link fails during synchronisation, where the
+// kernel lets messages overtake each other. FAILOVER messages that announce an impossible number of packets are dropped.
+// A link of priority 0 is used when there is no other. A peer that comes back under another address is taken at once.
+// A peer that acknowledges no broadcast for ten tolerances is reset, so that it cannot stop the broadcasts to others.
+//
 // # Bounds
 //
 // Config.MaxNodes peers (default 1024), each with at most 2 links; a peer that is not up is forgotten after 300 s, and
 // when the table is full the one that has been down longest makes room. Queues are bounded by the links' windows and
-// limits (package link). A peer in state SELF_DOWN_PEER_LEAVING or SELF_LEAVING_PEER_DOWN can store nothing here.
+// limits (package link); a link that waits for another one holds back at most 4096 packets. A peer in state SELF_DOWN_PEER_LEAVING or SELF_LEAVING_PEER_DOWN can store nothing here.
 package node
