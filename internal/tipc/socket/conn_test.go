@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"midplane/internal/mono"
 	"midplane/internal/tipc/msg"
 	"midplane/internal/tipc/wire"
 )
@@ -250,6 +251,16 @@ func TestConnectTimeout(t *testing.T) {
 	if err := c.ConnectResult(); err != ErrInProgress {
 		t.Fatal(err) // an answer may yet come
 	}
+	// Connecting again waits as long again; doing so meanwhile does not make it longer.
+	for range 2 {
+		if err := c.Connect(w.now, service(1000, 1)); err != ErrAlready {
+			t.Fatal(err)
+		}
+		w.run(4 * time.Second)
+	}
+	if err := c.ConnectResult(); err != ErrTimedOut {
+		t.Fatal(err)
+	}
 	c.Close(w.now)
 	l.Close(w.now)
 	w.leakCheck()
@@ -340,6 +351,72 @@ func TestTinyConnectTimeout(t *testing.T) {
 		if want := map[bool]error{true: ErrInProgress, false: ErrTimedOut}[d == 0]; err != want {
 			t.Errorf("%d ms: %v", d, err)
 		}
+	}
+}
+
+// The retry waits until a congested link has room.
+func TestRetryWhileCongested(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	a := w.nodes[1]
+	l := w.nodes[2].bound(Stream, 1000, 2)
+	l.Listen(1)
+	a.create(Stream).Connect(w.now, service(1000, 2))
+	c := a.create(Stream)
+	c.SetConnTimeout(time.Minute)
+	a.congested[2] = true
+	c.Connect(w.now, service(1000, 2))
+	w.settle()
+	l.Accept(w.now)
+	w.tracing = true
+	w.run(20 * time.Second)
+	if got := w.transcript(); strings.Contains(got, "syn") {
+		t.Error(got)
+	}
+	a.uncongest()
+	w.run(time.Second)
+	if _, err := l.Accept(w.now); err != nil {
+		t.Error(err)
+	}
+}
+
+// What may and may not change a connecting socket.
+func TestConnectingTakesOnlyTheListener(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	c := w.nodes[1].create(Stream)
+	w.nodes[2].up = true
+	l := w.nodes[2].listener(Stream, 1000, 2)
+	c.Connect(w.now, service(1000, 2))
+	w.settle()
+	for _, from := range []wire.SocketAddr{{Port: l.Port() + 1, Node: 2}, {Port: l.Port(), Node: 3}} {
+		for _, code := range []wire.ErrCode{wire.CodeOK, wire.CodeNoPort, wire.CodeOverload} {
+			w.nodes[1].Receive(w.now, msg.Create(wire.UserLow, wire.TypeDirect, wire.BasicHeaderSize, 0, 1, from.Node, c.Port(), from.Port, code))
+		}
+	}
+	if c.State() != Connecting || c.timer != mono.Never {
+		t.Fatal(c.State())
+	}
+	// The importance of the connection is that of the ACK.
+	w.nodes[1].Receive(w.now, msg.Create(wire.UserHigh, wire.TypeConn, wire.ShortHeaderSize, 0, 1, 2, c.Port(), 4242, 0))
+	if c.State() != Established || c.Importance() != 2 {
+		t.Error(c.State(), c.Importance())
+	}
+	if c.peerPort() != 4242 {
+		t.Error(c.PeerAddr())
+	}
+}
+
+func TestAcceptInherits(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	l := w.nodes[2].listener(Stream, 1000, 2)
+	l.SetRecvBuf(RcvBufMax)
+	l.SetNoDelay(true)
+	l.SetConnTimeout(time.Second)
+	c := w.nodes[1].create(Stream)
+	c.Connect(w.now, service(1000, 2))
+	w.settle()
+	s, err := l.Accept(w.now)
+	if err != nil || s.RecvBuf() != RcvBufMax || !s.NoDelay() || s.maxNagle != 0 || s.ConnTimeout() != time.Second || s.Type() != Stream {
+		t.Errorf("%v %+v", err, s.Info())
 	}
 }
 
@@ -659,6 +736,11 @@ func TestSetOwn(t *testing.T) {
 	a, b, _ := n.Pair(w.now, Stream)
 	r := n.create(RDM)
 	n.SetOwn(1)
+	w.check = func(from uint32, m wire.Msg) {
+		if m.PrevNode() != from {
+			t.Error("previous node", describe(m))
+		}
+	}
 	for i := range 20 {
 		w.send(a, "x", Dest{})
 		w.expect(b, "x")

@@ -15,7 +15,7 @@ const (
 	maxConnTimeout     = 65535 * time.Millisecond
 
 	nagleStartInit  = 4    // messages in one direction before Nagle begins
-	nagleStartMax   = 1024 // highest start after bad experience is twice what first reaches it
+	nagleStartMax   = 1024 // up to which bad experience doubles that
 	nagleMaxBacklog = 64   // blocks that wait for an acknowledgement
 	nagleLocal      = 1500 // largest gathered message inside the node
 
@@ -34,9 +34,11 @@ const (
 const (
 	defaultMaxSockets = 1 << 20 // the kernel's (tsk_rht_params.max_size)
 
-	// Bounds of the multicast messages that one socket holds back until they are in order. The kernel has none.
+	// Bounds of the multicast messages that one socket holds back until they are in order: number, octets, time. The
+	// kernel has none.
 	maxDeferred      = 512
 	maxDeferredBytes = RcvBufMax
+	maxHold          = 2 * time.Second
 
 	// bufOverhead is what a waiting message costs beside its memory, and maxRatio bounds the cost of a message to that
 	// many times its flow control blocks. A sender that keeps to its window of rcvbuf/4 (and may exceed it by one

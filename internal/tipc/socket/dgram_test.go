@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/msg"
 	"midplane/internal/tipc/names"
@@ -18,6 +19,11 @@ func TestDatagrams(t *testing.T) {
 		s, far, near := a.create(typ), b.bound(typ, 500, 2), a.bound(typ, 500, 1)
 		s.SetDestDroppable(false)
 		w.tracing = true
+		w.check = func(from uint32, m wire.Msg) {
+			if m.IsDirect() && m.LookupScope() != 0 {
+				t.Error("lookup scope", describe(m))
+			}
+		}
 		w.send(s, "named", service(500, 2))
 		w.send(s, "direct", to(far.LocalAddr()))
 		w.send(s, "near", service(500, 1))
@@ -362,6 +368,71 @@ func TestDeferredMulticastBound(t *testing.T) {
 	}
 	r.Close(w.now)
 	w.leakCheck()
+}
+
+// A multicast that waits for a twin that never comes is delivered after two seconds, with what waits behind it and in
+// order; the empty twin never is. Other senders go on waiting. Returned multicasts do not take part in this.
+func TestHeldMulticastIsReleased(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	r := w.nodes[2].bound(RDM, 500, 1)
+	send := func(port uint32, data string, syn bool, code wire.ErrCode) {
+		b := msg.Create(wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, len(data), 0, 1, 0, port, code)
+		copy(b.Msg[wire.McastHeaderSize:], data)
+		b.Msg.SetSyn(syn)
+		b.Msg.SetNameType(500)
+		b.Msg.SetNameLower(1)
+		b.Msg.SetNameUpper(1)
+		var q buf.Queue
+		q.PushBack(b)
+		w.nodes[2].ReceiveMulticast(w.now, &q)
+	}
+	send(7, "", true, wire.CodeNoPort)
+	send(7, "one", true, 0)
+	w.run(500 * time.Millisecond)
+	send(7, "two", true, 0)
+	send(8, "other", true, 0)
+	send(9, "", true, wire.CodeNoPort)
+	send(9, "came back", true, wire.CodeNoPort)
+	w.expect(r, "came back")
+	w.run(1499 * time.Millisecond)
+	w.expectErr(r, ErrWouldBlock)
+	w.run(time.Millisecond)
+	w.expect(r, "one")
+	w.expect(r, "two")
+	w.expectErr(r, ErrWouldBlock)
+	w.run(499 * time.Millisecond)
+	w.expectErr(r, ErrWouldBlock)
+	w.run(time.Millisecond)
+	w.expect(r, "other")
+	w.expectErr(r, ErrWouldBlock)
+	if w.nodes[2].Deadline() != mono.Never || !r.defq.Empty() {
+		t.Error("something is still held")
+	}
+}
+
+// Wakeups of a socket with a list of its own, and of those it accepts, go there.
+func TestReadyList(t *testing.T) {
+	w := newWorld(t, 1)
+	n := w.nodes[1]
+	var own ReadyList
+	l := n.listener(Stream, 1000, 1)
+	l.SetReadyList(&own)
+	c := n.create(Stream)
+	c.Connect(w.now, service(1000, 1))
+	if own.Pop() != l || own.Pop() != nil || n.PopReady() != nil {
+		t.Error("listener")
+	}
+	s, err := l.Accept(w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.PopReady() != c || n.PopReady() != nil || own.Pop() != nil {
+		t.Error("client")
+	}
+	w.send(c, "x", Dest{})
+	if own.Pop() != s || own.Pop() != nil || n.PopReady() != nil {
+		t.Error("accepted socket")
+	}
 }
 
 func TestBindings(t *testing.T) {

@@ -31,5 +31,7 @@
 //   - A stream follows a change of the link's MTU.
 //   - Accepted sockets inherit receive buffer and no-delay from the listener.
 //   - Send on a connecting socket is [ErrWouldBlock] rather than ENOTCONN.
+//   - Multicast messages that wait for order are delivered after 2 s at the latest, and the empty messages that mark a
+//     sender's change of method are never delivered.
 //   - A multicast SYN (send to a range on an unconnected stream) is refused.
 package socket

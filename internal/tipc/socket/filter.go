@@ -82,11 +82,7 @@ func (t *Table) receive(now mono.Time, b *buf.Buf) {
 		t.stats.Protocol++
 		s.protoReceive(now, b)
 	case m.Type() == wire.TypeMcast:
-		t.mcastq.PushBack(b)
-		s.filterMcast()
-		for b := t.mcastq.PopFront(); b != nil; b = t.mcastq.PopFront() {
-			s.accept(now, b)
-		}
+		s.receiveMcast(now, b)
 	default:
 		s.accept(now, b)
 	}
@@ -151,26 +147,6 @@ func (t *Table) reject(now mono.Time, b *buf.Buf, code wire.ErrCode) bool {
 	}
 	t.xmitBuf(now, r, node, port)
 	return true
-}
-
-// filterMcast keeps multicast messages in order, and what waits for that in bounds.
-func (s *Sock) filterMcast() {
-	t := s.t
-	t.net.FilterMcast(&s.defq, &t.mcastq)
-	if s.defq.Empty() {
-		return
-	}
-	octets := 0
-	for b := s.defq.Front(); b != nil; b = b.Next() {
-		octets += truesize(b)
-	}
-	for s.defq.Len() > maxDeferred || octets > maxDeferredBytes {
-		b := s.defq.PopFront()
-		octets -= truesize(b)
-		b.Release()
-		s.drops++
-		t.stats.Deferred++
-	}
 }
 
 // accept puts a data message on the receive queue, or refuses it (tipc_sk_filter_rcv).

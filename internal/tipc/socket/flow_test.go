@@ -413,6 +413,20 @@ func TestMTUChange(t *testing.T) {
 			t.Errorf("%d octets, %v", len(got), err)
 		}
 	}
+	for _, typ := range connTypes {
+		w := newWorld(t, 1, 2)
+		w.mtu = 9000
+		c, s, _ := w.connect(typ, w.nodes[1], w.nodes[2])
+		c.SetNoDelay(true)
+		for _, w.mtu = range []int{1428, 700, 9000} {
+			w.send(c, strings.Repeat("m", 5000), Dest{})
+			w.settle()
+			w.expect(s, strings.Repeat("m", 5000))
+			if c.maxPkt != w.mtu {
+				t.Error(c.maxPkt)
+			}
+		}
+	}
 	// Also when the gathered data are pushed out by an ACK.
 	w := newWorld(t, 1, 2)
 	w.mtu = 13928
@@ -451,6 +465,16 @@ func TestStreamProperty(t *testing.T) {
 		typ := rapid.SampledFrom(connTypes).Draw(rt, "type")
 		c, s, l := w.connect(typ, a, b)
 		ends := [2]*Sock{c, s}
+		unacked := map[uint32]int{c.port: int(c.sndUnacked), s.port: int(s.sndUnacked)} // what the messages seen so far add up to
+		w.check = func(from uint32, m wire.Msg) {
+			switch {
+			case m.ErrCode() != 0:
+			case m.IsData():
+				unacked[m.OrigPort()] += int(c.blocks(m.Size()))
+			case m.Type() == wire.TypeConnAck:
+				unacked[m.DestPort()] -= int(m.ConnAck())
+			}
+		}
 		var sent, got [2][]byte // by receiving end
 		var parts [2][]int      // message sizes, for seqpacket
 		next := byte(0)
@@ -542,6 +566,14 @@ func TestStreamProperty(t *testing.T) {
 			},
 			"": check,
 		})
+		a.uncongest()
+		b.uncongest()
+		w.settle()
+		for _, e := range ends {
+			if int(e.sndUnacked) != unacked[e.port] {
+				rt.Fatalf("counts %d blocks unacknowledged, the messages say %d", e.sndUnacked, unacked[e.port])
+			}
+		}
 		// One end shuts down while the other only reads.
 		i := rapid.IntRange(0, 1).Draw(rt, "first")
 		ends[i].Shutdown(w.now)
@@ -566,4 +598,26 @@ func TestStreamProperty(t *testing.T) {
 			rt.Fatal("see above")
 		}
 	})
+}
+
+// A sender that keeps to the window never overruns the receiver, whatever the size of its messages.
+func TestWindowFitsReceiveBuffer(t *testing.T) {
+	for _, size := range []int{1, 40, 231, 232, 233, 1000, 1024, 1800, 1856, 1857, 2024, 2025, 3047, 3048, 5000, 14312, 14313, 15000, 30000, 66000} {
+		w := newWorld(t, 1, 2)
+		w.mtu = 13928
+		c, s, _ := w.connect(SeqPacket, w.nodes[1], w.nodes[2])
+		for range 3 {
+			w.fill(c, size)
+			w.settle()
+			for range s.RecvQueueDepth() / 2 {
+				w.recv(s)
+			}
+			w.settle()
+		}
+		w.fill(c, size)
+		w.settle()
+		if i := s.Info(); i.Drops != 0 || c.State() != Established || c.sndWin != 512 {
+			t.Errorf("%d octets: %d drops at %d messages, %d of %d used", size, i.Drops, i.RcvQ, i.RcvUsed, i.RcvBuf)
+		}
+	}
 }

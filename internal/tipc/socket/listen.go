@@ -49,7 +49,7 @@ func (s *Sock) Accept(now mono.Time) (*Sock, error) {
 	}
 	t.enter()
 	defer t.leave(now)
-	n.rcvBuf, n.nodelay, n.connTimeout = s.rcvBuf, s.nodelay, s.connTimeout
+	n.rcvBuf, n.nodelay, n.connTimeout, n.ready = s.rcvBuf, s.nodelay, s.connTimeout, s.ready
 	b := s.dequeue()
 	m := b.Msg
 	n.finishConn(now, m.OrigPort(), m.OrigNode())

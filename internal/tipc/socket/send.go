@@ -169,7 +169,7 @@ func (s *Sock) sendConn(now mono.Time, p []byte) (sent int, err error) {
 	h := s.phdr()
 	node := s.peerNodeAddr()
 	for first := true; first || sent < len(p); first = false {
-		if s.state != Established || s.congLinks > 0 || s.connCongested() || s.lingerPending {
+		if s.state != Established || s.congLinks > 0 || s.connCongested() {
 			if sent > 0 {
 				return sent, nil
 			}

@@ -20,11 +20,7 @@ func (s *Sock) Shutdown(now mono.Time) error {
 	s.shut = true
 	s.end(now, wire.CodeConnShutdown)
 	var err error
-	switch {
-	case s.lingerPending:
-	case s.state == Disconnecting:
-		s.purgeReceived()
-	default:
+	if !s.lingerPending && s.state != Disconnecting {
 		err = ErrNotConnected
 	}
 	s.t.wake(s)

@@ -76,9 +76,11 @@ type Sock struct {
 	timer     mono.Time // sk_timer: probe or retry
 	connEnd   mono.Time // connect timeout
 	lingerEnd mono.Time
+	heldEnd   mono.Time // release of what waits on defq
 	when      mono.Time // earliest of them, what the heap sorts by
 	heapIdx   int
 
+	ready     *ReadyList // nil: the table's
 	readyNext *Sock
 	inReady   bool
 
@@ -207,7 +209,6 @@ func (t *Table) NodeDown(now mono.Time, addr uint32) {
 			s.disconnect(wire.CodeNoNode)
 		}
 		s.leavePeer()
-		s.continueLinger(now)
 	}
 	t.leave(now)
 }

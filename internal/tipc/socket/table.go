@@ -70,9 +70,8 @@ type Table struct {
 	peers map[uint32]*Sock // connections by peer node: heads of lists through Sock.peerNext
 	stats TableStats
 
-	timers    []*Sock // heap by Sock.when
-	ready     *Sock   // list through Sock.readyNext
-	readyTail *Sock
+	timers []*Sock // heap by Sock.when
+	ready  ReadyList
 
 	busy bool      // a call is in progress: received messages wait in inq
 	inq  buf.Queue // received, not yet handled
@@ -116,7 +115,7 @@ func (t *Table) Create(now mono.Time, typ Type) (*Sock, error) {
 	}
 	s := &Sock{
 		t: t, typ: typ, state: Open, port: t.newPort(), heapIdx: -1, when: mono.Never,
-		timer: mono.Never, connEnd: mono.Never, lingerEnd: mono.Never,
+		timer: mono.Never, connEnd: mono.Never, lingerEnd: mono.Never, heldEnd: mono.Never,
 		nagleStart: nagleStartInit, connTimeout: connTimeoutDefault, rcvBuf: RcvBufDef,
 		sndWin: advBlocks(RcvBufMin), rcvWin: advBlocks(RcvBufMin),
 	}
@@ -186,45 +185,6 @@ func (t *Table) leave(now mono.Time) {
 		t.receive(now, b)
 	}
 	t.busy = false
-}
-
-// wake notes that a socket's readiness may have changed.
-func (t *Table) wake(s *Sock) {
-	if s.inReady || s.closed {
-		return
-	}
-	s.inReady = true
-	if t.readyTail != nil {
-		t.readyTail.readyNext = s
-	} else {
-		t.ready = s
-	}
-	t.readyTail = s
-}
-
-// PopReady returns a socket whose readiness may have changed since it was last returned, nil when there is none. It
-// does not allocate. Closed sockets are never returned.
-func (t *Table) PopReady() *Sock {
-	for t.ready != nil {
-		s := t.ready
-		t.ready, s.readyNext = s.readyNext, nil
-		if t.ready == nil {
-			t.readyTail = nil
-		}
-		s.inReady = false
-		if !s.closed {
-			return s
-		}
-	}
-	return nil
-}
-
-// TakeWakeups appends all that PopReady would return.
-func (t *Table) TakeWakeups(dst []*Sock) []*Sock {
-	for s := t.PopReady(); s != nil; s = t.PopReady() {
-		dst = append(dst, s)
-	}
-	return dst
 }
 
 // isOwn tells whether an address is this node's.

@@ -33,6 +33,9 @@ func (s *Sock) expire(now mono.Time) {
 			s.t.wake(s)
 		}
 	}
+	if s.heldEnd <= now {
+		s.releaseHeld(now)
+	}
 	if s.timer <= now {
 		s.timer = mono.Never
 		switch s.state {
@@ -48,7 +51,7 @@ func (s *Sock) expire(now mono.Time) {
 // arm puts the socket where its next timer belongs in the heap, or takes it out.
 func (s *Sock) arm() {
 	t := s.t
-	when := s.timer.Min(s.connEnd).Min(s.lingerEnd)
+	when := s.timer.Min(s.connEnd).Min(s.lingerEnd).Min(s.heldEnd)
 	if s.dead {
 		when = mono.Never
 	}

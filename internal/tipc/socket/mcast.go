@@ -1,0 +1,93 @@
+package socket
+
+import (
+	"midplane/internal/mono"
+	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/wire"
+)
+
+// receiveMcast handles a multicast message. While its sender changes from broadcast to replicast or back, messages are
+// held until they are in order (tipc_mcast_filter_msg).
+func (s *Sock) receiveMcast(now mono.Time, b *buf.Buf) {
+	// One of ours that came back is not part of the order.
+	if b.Msg.ErrCode() != wire.CodeOK && !isTwin(b.Msg) {
+		s.accept(now, b)
+		return
+	}
+	b.NextRetr = now.Add(maxHold) // when it has been held for too long
+	q := &s.t.mcastq
+	q.PushBack(b)
+	s.t.net.FilterMcast(&s.defq, q)
+	s.deliverMcast(now, q)
+	s.boundHeld()
+}
+
+// isTwin tells whether a message is the empty twin of one that is the first to travel another way.
+func isTwin(m wire.Msg) bool {
+	return m.IsSyn() && m.ErrCode() != wire.CodeOK && m.DataSize() == 0
+}
+
+// deliverMcast empties q into the receive queue.
+func (s *Sock) deliverMcast(now mono.Time, q *buf.Queue) {
+	for b := q.PopFront(); b != nil; b = q.PopFront() {
+		if isTwin(b.Msg) {
+			s.t.stats.Dropped++
+			b.Release()
+			continue
+		}
+		s.accept(now, b)
+	}
+}
+
+// boundHeld keeps the number, the size and the age of held messages in bounds.
+func (s *Sock) boundHeld() {
+	octets, first := 0, mono.Never
+	for b := s.defq.Front(); b != nil; b = b.Next() {
+		octets += truesize(b)
+		first = first.Min(b.NextRetr)
+	}
+	for s.defq.Len() > maxDeferred || octets > maxDeferredBytes {
+		b := s.defq.PopFront()
+		octets -= truesize(b)
+		b.Release()
+		s.drops++
+		s.t.stats.Deferred++
+	}
+	if s.defq.Empty() {
+		first = mono.Never
+	}
+	if first != s.heldEnd {
+		s.heldEnd = first
+		s.arm()
+	}
+}
+
+// releaseHeld gives up waiting for the order of senders whose first held message has waited for too long, and delivers
+// what there is of them. This happens when a sender changed its way without knowing this socket's binding: one of the
+// two SYN messages then never comes. Linux waits for ever.
+func (s *Sock) releaseHeld(now mono.Time) {
+	q := &s.t.mcastq
+	for late := s.late(now); late != nil; late = s.late(now) {
+		node, port := late.Msg.OrigNode(), late.Msg.OrigPort()
+		for b := s.defq.Front(); b != nil; {
+			next := b.Next()
+			if b.Msg.OrigNode() == node && b.Msg.OrigPort() == port {
+				s.defq.Remove(b)
+				q.PushBack(b)
+			}
+			b = next
+		}
+		s.deliverMcast(now, q)
+	}
+	s.boundHeld()
+}
+
+// late is a held message that has waited for too long, or nil.
+func (s *Sock) late(now mono.Time) *buf.Buf {
+	for b := s.defq.Front(); b != nil; b = b.Next() {
+		if b.NextRetr <= now {
+			return b
+		}
+	}
+	return nil
+}
