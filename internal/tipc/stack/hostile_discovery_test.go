@@ -126,7 +126,7 @@ func TestHostileTrialFailStorm(t *testing.T) {
 			fails++
 			tried := m.PrevNode()
 			f := dsc(9, wire.TypeDscTrialFail, 1, func(f wire.Msg) { f.SetDestDomain(tried); f.SetSuggNodeAddr(tried + 1) })
-			w.flying = append(w.flying, flight{w.now + delay, from, busAddr(9), f})
+			w.late(flight{w.now + delay, from, busAddr(9), f})
 		}
 		return nil
 	}

@@ -133,7 +133,7 @@ func (w *world) send(from *host, dst wire.MediaAddr, pkt []byte) {
 			src = from.at
 		}
 		for _, p := range pkts {
-			w.flying = append(w.flying, flight{w.now + delay, to, src, append([]byte(nil), p...)})
+			w.late(flight{w.now + delay, to, src, append([]byte(nil), p...)})
 		}
 	}
 }
