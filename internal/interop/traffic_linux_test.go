@@ -44,9 +44,9 @@ func TestIntegrationCluster(t *testing.T) {
 					for _, n := range c.nodes {
 						for _, g := range c.guests {
 							inst++
-							linuxToOurs(t, g, n, typ, inst, 1000, 64<<10)
+							linuxToOurs(t, g, n, typ, inst, 30, 64<<10)
 							inst++
-							oursToLinux(t, n, g, typ, inst, 1000, 64<<10)
+							oursToLinux(t, n, g, typ, inst, 30, 64<<10)
 						}
 					}
 				}
@@ -67,6 +67,10 @@ func TestIntegrationCluster(t *testing.T) {
 				topologyEvents(t, c)
 				returned(t, c)
 				c.judgeCapture()
+				if count == 1 { // 64 MiB each way
+					linuxToOurs(t, c.guests[0], c.nodes[0], tipc.Stream, inst+1, 1024, 64<<10)
+					oursToLinux(t, c.nodes[0], c.guests[0], tipc.Stream, inst+2, 1024, 64<<10)
+				}
 			})
 		}
 	}
