@@ -145,7 +145,7 @@ func (s *Socket) receive() {
 			if err == nil {
 				err = errProtocol
 			}
-			s.dead = fmt.Errorf("the node is gone: %w", net.ErrClosed)
+			s.dead = fmt.Errorf("the node is gone (%v): %w", err, net.ErrClosed)
 			s.rd.Wake()
 			s.wr.Wake()
 			s.mu.Unlock()

@@ -6,8 +6,6 @@ import (
 	"midplane/internal/api"
 )
 
-const broadcastLink = "broadcast-link"
-
 var linkCmd = &command{name: "link", short: "show or change links", sub: []*command{
 	{name: "get", short: "show one setting of a link", sub: []*command{
 		linkGet(api.Priority), linkGet(api.Tolerance), linkGet(api.Window),

@@ -139,8 +139,8 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// nothing is a recorder that keeps nothing.
-type nothing struct{ recorder }
+// nothing is an Output and Upcalls that keeps nothing.
+type nothing struct{}
 
 func (nothing) Send(int, wire.MediaAddr, []byte)                     {}
 func (nothing) CheckDest(mono.Time, discover.Dest) (bool, bool)      { return true, false }

@@ -69,8 +69,6 @@ func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
 func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
 func (e *events) Pop() any     { x := (*e)[len(*e)-1]; *e = (*e)[:len(*e)-1]; return x }
 
-const ms = mono.Time(time.Millisecond)
-
 // newWorld makes a world with nodes of the given addresses.
 func newWorld(t testing.TB, addrs ...uint32) *world {
 	w := &world{t: t, now: 1e9, delay: time.Millisecond, mtu: 1428, nodes: map[uint32]*node{}, turn: map[wire.ServiceRange]int{}}

@@ -9,7 +9,6 @@ import (
 
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
-	"midplane/internal/tipc/link"
 	"midplane/internal/tipc/node"
 	"midplane/internal/tipc/socket"
 	"midplane/internal/tipc/stack"
@@ -230,16 +229,6 @@ func (h *host) link(k *host) (li node.LinkInfo, ok bool) {
 		}
 	}
 	return li, false
-}
-
-// bcRcv is h's receive link for k's broadcasts.
-func (h *host) bcRcv(k *host) (st link.Stats) {
-	for li := range h.s.Nodes().Links(true) {
-		if li.Peer == k.addr() && li.Broadcast {
-			return li.Stats
-		}
-	}
-	return st
 }
 
 func (h *host) socket(typ socket.Type) *socket.Sock {
