@@ -110,11 +110,12 @@ func FuzzStackPackets(f *testing.F) {
 		}
 		w.run(400 * time.Millisecond)
 
-		packets, before := 0, a.sent
-		for len(script) > 0 && packets < 500 {
+		packets, pauses, before := 0, 0, a.sent
+		for len(script) > 0 && packets < 500 && pauses < 100 {
 			op := script[0]
 			script = script[1:]
 			if op < opRaw {
+				pauses++
 				w.run(time.Duration(op+1) * 10 * time.Millisecond)
 				continue
 			}

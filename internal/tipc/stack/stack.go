@@ -90,7 +90,7 @@ func New(now mono.Time, cfg Config) (*Stack, error) {
 	s.distr = names.NewDistributor(s.names, s.nodes, cfg.Distr)
 	s.sockets = socket.NewTable(sockNet{s}, socket.Config{Rand: cfg.Rand, MaxSockets: cfg.MaxSockets})
 	s.disc = discover.New(discover.Config{
-		ID: cfg.ID, Addr: cfg.Addr, NetID: cfg.NetID, Random: random, NetHash: cfg.Rand(), Out: out, Up: discUpcalls{s},
+		ID: cfg.ID, Addr: cfg.Addr, Legacy: cfg.Addr != 0, NetID: cfg.NetID, Random: random, NetHash: cfg.Rand(), Out: out, Up: discUpcalls{s},
 	})
 	s.top = topsrv.New(s.names, s.sockets, cfg.Topsrv)
 	if err := s.top.Start(now); err != nil {
@@ -147,6 +147,9 @@ func (s *Stack) TakeOutput(empty *buf.Batch) *buf.Batch {
 	s.out = empty
 	return full
 }
+
+// HasOutput tells whether TakeOutput would return datagrams.
+func (s *Stack) HasOutput() bool { return s.out.Len() > 0 }
 
 // PopReady lets the node's own services act on what happened, and returns a socket of the driver whose readiness may
 // have changed, nil when there is none left. The driver calls it until then after each batch of packets or socket

@@ -34,6 +34,9 @@ type world struct {
 	limit  int // of steps
 	spare  *buf.Batch
 
+	addrs  []uint32 // fixed addresses by host number; nil: found by trial
+	domain uint32   // that hosts look for peers in; 0: all
+
 	// mangle, if set, sees each packet before it is on its way, and says what is to arrive instead.
 	mangle func(from *host, dst wire.MediaAddr, pkt []byte) [][]byte
 	each   func() // after each event
@@ -85,13 +88,18 @@ func (w *world) add(n int) *host {
 func (h *host) start() {
 	w := h.w
 	w.t.Helper()
-	s, err := stack.New(w.now, stack.Config{ID: idOf(h.n), Rand: w.r.Uint32})
+	cfg := stack.Config{ID: idOf(h.n), Rand: w.r.Uint32}
+	if w.addrs != nil {
+		cfg.Addr = w.addrs[h.n]
+	}
+	s, err := stack.New(w.now, cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	h.s = s
 	_, err = s.BearerEnable(w.now, stack.Bearer{
 		Name: "udp:U0", MTU: busMTU, Priority: 10, Tolerance: 1500, MinWin: 50, MaxWin: 50, Addr: h.at, Broadcast: busBroadcast,
+		Domain: w.domain,
 	})
 	if err != nil {
 		w.t.Fatal(err)
