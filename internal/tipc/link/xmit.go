@@ -49,17 +49,15 @@ func (l *Link) Xmit(now mono.Time, q *buf.Queue, out Output) error {
 			l.transmit(now, b, out)
 			continue
 		}
+		// Only the last packet may be added to. In the kernel a message can overtake others in an older bundle of its own
+		// importance: the FIN of a connection its data, what follows a tunnel the tunnel.
+		if lv.target != l.backlogq.Back() {
+			lv.target = nil
+		}
 		target, how := msg.TryBundle(&l.backlogq, lv.target, b.Msg, l.MSS(), l.peer)
 		switch how {
 		case msg.NotBundled:
 			lv.target = nil
-			if b.Msg.User() == wire.UserTunnel {
-				// What is sent from now on must not overtake the tunnel in an older bundle of other importance, as it
-				// can in the kernel.
-				for i := range l.backlog {
-					l.backlog[i].target = nil
-				}
-			}
 			lv.len++
 			l.backlogq.PushBack(b)
 		case msg.NewTarget:

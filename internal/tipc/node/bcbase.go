@@ -10,23 +10,27 @@ const (
 )
 
 // selectPrimary looks for a bearer that reaches all peers, on which a broadcast needs to be sent once only, and lets
-// the bearers in use limit the MTU (net/tipc/bcast.c tipc_bcbase_select_primary).
+// the bearers limit the MTU (net/tipc/bcast.c tipc_bcbase_select_primary).
 func (t *Table) selectPrimary() {
 	bc, all := &t.bc, t.bcl.BcPeers()
 	bc.primary, bc.canBcast = noBearer, true
 	if all == 0 {
 		return
 	}
+	// All bearers limit the MTU at once, not only those looked at below as in the kernel: what is queued when the primary
+	// changes must fit the new one.
+	for i := range t.bearers {
+		if b := &t.bearers[i]; b.enabled && b.MTU < t.bcl.MTU() {
+			minWin, maxWin := t.bcl.MinWin(), t.bcl.MaxWin()
+			t.bcl.SetMTU(b.MTU)
+			t.bcl.SetQueueLimits(minWin, maxWin)
+		}
+	}
 	for i := range t.bearers {
 		if bc.dests[i] == 0 {
 			continue
 		}
 		b := &t.bearers[i]
-		if b.MTU < t.bcl.MTU() {
-			minWin, maxWin := t.bcl.MinWin(), t.bcl.MaxWin()
-			t.bcl.SetMTU(b.MTU)
-			t.bcl.SetQueueLimits(minWin, maxWin)
-		}
 		bc.canBcast = bc.canBcast && b.canBroadcast()
 		if bc.dests[i] < all {
 			continue

@@ -25,6 +25,7 @@ const (
 	idleInterval  = 10000            // ms between timer runs of a peer without links
 	maxInterval   = 500              // ms between timer runs of a peer with links, at most
 	methodExpires = mono.Time(5e9)   // TIPC_METHOD_EXPIRE
+	bcNackLimit   = mono.Time(10e6)  // between two equal broadcast NACKs (TIPC_BC_RETR_LIM)
 	ms            = mono.Time(1e6)
 )
 

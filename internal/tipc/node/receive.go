@@ -140,9 +140,14 @@ func (t *Table) syncBcast(now mono.Time, p *peer, m wire.Msg, bearer int) bool {
 		t.resetLinks(now, p)
 		return true
 	}
-	// A probe is answered with a STATE message anyway; otherwise send one that carries the broadcast NACK.
+	// A probe is answered with a STATE message anyway; otherwise send one that carries the broadcast NACK. The same NACK
+	// is not repeated before the peer would retransmit again: two nodes that both miss broadcasts of each other would
+	// answer each other's STATE messages as fast as the network carries them.
 	if rc&link.SendState != 0 && !m.Probe() {
-		t.sendState(now, p, bearer)
+		if missing := p.bcRcv.RcvNxt(); now >= p.bcNackAt || missing != p.bcNacked {
+			p.bcNackAt, p.bcNacked = now+bcNackLimit, missing
+			t.sendState(now, p, bearer)
+		}
 	}
 	return true
 }

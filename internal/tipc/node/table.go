@@ -88,11 +88,13 @@ type peer struct {
 	working int
 	synchAt uint16 // sequence number at which a synch or failover is complete (sync_point)
 
-	bcRcv   *link.Link // broadcast receive link
-	bcAcked uint16     // its Acked at the last timer run, and for how many runs it has been
-	bcWaits int        // that while the oldest broadcast waited for it
-	bcq     buf.Queue  // multicast messages in order (inputq1)
-	namedq  buf.Queue
+	bcRcv    *link.Link // broadcast receive link
+	bcAcked  uint16     // its Acked at the last timer run, and for how many runs it has been
+	bcWaits  int        // that while the oldest broadcast waited for it
+	bcq      buf.Queue  // multicast messages in order (inputq1)
+	bcNackAt mono.Time  // the broadcast NACK for bcNacked may not be repeated before
+	bcNacked uint16     // first missing broadcast of the latest NACK
+	namedq   buf.Queue
 
 	deleteAt mono.Time
 	interval int       // ms between timer runs (keepalive_intv)
