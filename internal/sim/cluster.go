@@ -54,10 +54,11 @@ type site struct {
 	id   wire.NodeID
 	addr uint32 // the address that follows from the identity
 
-	life     uint32      // counts starts
-	booted   mono.Time   // virtual time of the last start or stop
-	stallEnd mono.Time   // of the last stall
-	carrier  []mono.Time // by segment: last change of the carrier
+	life      uint32      // counts starts
+	booted    mono.Time   // virtual time of the last start or stop
+	stallEnd  mono.Time   // of the last stall
+	carrier   []mono.Time // by segment: last change of the carrier
+	carrierUp []bool      // by segment: whether it should be there
 
 	st     *stack.Stack // nil: off
 	rdm    *socket.Sock // direct and named messages
@@ -105,7 +106,7 @@ func newCluster(sc Scenario) *Cluster {
 	c.MaxSteps = sc.MaxSteps
 	skew := newRand(sc.Seed, 'c')
 	for i := range sc.Nodes {
-		s := &site{c: c, h: c.Host(i), carrier: make([]mono.Time, len(sc.Segments))}
+		s := &site{c: c, h: c.Host(i), carrier: make([]mono.Time, len(sc.Segments)), carrierUp: make([]bool, len(sc.Segments))}
 		copy(s.id[:], fmt.Sprintf("sim%d", i))
 		s.addr = addrOf(s.id)
 		if sc.FixedAddr {

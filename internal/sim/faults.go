@@ -140,8 +140,13 @@ func (c *Cluster) restart(s *site) {
 	}
 }
 
-// carry takes the carrier of a bearer away, or gives it back. A stalled host is told when it runs again.
+// carry takes the carrier of a bearer away, or gives it back. A stalled host notices when it runs again.
 func (s *site) carry(seg int, on bool) {
+	s.carrierUp[seg] = on
+	s.applyCarrier(seg)
+}
+
+func (s *site) applyCarrier(seg int) {
 	if s.st == nil {
 		return
 	}
@@ -149,14 +154,14 @@ func (s *site) carry(seg int, on bool) {
 		life := s.life
 		s.c.At(s.h.stalled+1, func() {
 			if s.life == life {
-				s.carry(seg, on)
+				s.applyCarrier(seg)
 			}
 		})
 		return
 	}
 	s.carrier[seg] = s.c.now
 	s.h.Do(func(now mono.Time) {
-		if err := s.st.BearerSetUp(now, seg, on); err != nil {
+		if err := s.st.BearerSetUp(now, seg, s.carrierUp[seg]); err != nil {
 			s.c.Failf("site %d: carrier: %v", s.h.Index, err)
 		}
 	})
