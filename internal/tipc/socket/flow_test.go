@@ -621,3 +621,115 @@ func TestWindowFitsReceiveBuffer(t *testing.T) {
 		}
 	}
 }
+
+// The largest message, and one octet more.
+func TestMessageSizeLimit(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	c, s, _ := w.connect(SeqPacket, w.nodes[1], w.nodes[2])
+	big := strings.Repeat("b", wire.MaxUserMsgSize)
+	w.send(c, big, Dest{})
+	w.settle()
+	w.expect(s, big)
+	if n, err := c.Send(w.now, []byte(big+"!"), Dest{}); n != 0 || err != ErrMsgSize {
+		t.Error(n, err)
+	}
+	for _, typ := range connTypes {
+		x := w.nodes[1].create(typ)
+		if n, err := x.Send(w.now, []byte(big+"!"), service(1000, 2)); n != 0 || err != ErrMsgSize || x.State() != Open {
+			t.Error(n, err)
+		}
+	}
+}
+
+// Connections that end at any time, in any way, by either or both: what was received is a prefix of what was sent, all
+// of it if the sender shut down and the receiver read on; both ends see an end, and nothing stays behind.
+func TestRandomClose(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(t, 1, 2)
+		a, b := w.nodes[1], w.nodes[2]
+		typ := rapid.SampledFrom(connTypes).Draw(rt, "type")
+		c, s, l := w.connect(typ, a, b)
+		ends := [2]*Sock{c, s}
+		var sent, got [2]int // by receiving end: octet i of a direction is byte(i)
+		var over [2]bool
+		recv := func(i int) bool {
+			p := make([]byte, 20000)
+			n, info, err := ends[i].Recv(w.now, p, RecvEOR)
+			for j, x := range p[:n] {
+				if x != byte(got[i]+j) {
+					rt.Fatal("data differ")
+				}
+			}
+			if got[i] += n; got[i] > sent[i] {
+				rt.Fatal("more than was sent")
+			}
+			if err != nil && err != ErrWouldBlock {
+				if (err == io.EOF) != (info.Err == wire.CodeConnShutdown) && !ends[i].shut {
+					rt.Fatalf("%v with %+v", err, info)
+				}
+				over[i] = true
+			}
+			return err == nil
+		}
+		for range rapid.IntRange(0, 20).Draw(rt, "operations") {
+			i := rapid.IntRange(0, 1).Draw(rt, "end")
+			switch rapid.IntRange(0, 3).Draw(rt, "what") {
+			case 0, 1:
+				p := make([]byte, rapid.IntRange(1, 66000).Draw(rt, "size"))
+				for j := range p {
+					p[j] = byte(sent[1-i] + j)
+				}
+				n, _ := ends[i].Send(w.now, p, Dest{})
+				sent[1-i] += n
+			case 2:
+				recv(i)
+			case 3:
+				w.run(time.Duration(rapid.IntRange(1, 3000).Draw(rt, "µs")) * time.Microsecond)
+			}
+		}
+		how := [2]int{rapid.IntRange(0, 2).Draw(rt, "first"), rapid.IntRange(0, 2).Draw(rt, "second")}
+		if how[0] == 0 && how[1] == 0 {
+			how[0] = 1
+		}
+		orderly := how[0]+how[1] == 1 // one end shuts down, the other only reads
+		for i, h := range how {
+			switch h {
+			case 1:
+				ends[i].Shutdown(w.now)
+			case 2:
+				ends[i].Close(w.now)
+			}
+			w.run(time.Duration(rapid.IntRange(0, 2000).Draw(rt, "gap")) * time.Microsecond)
+		}
+		for range 40 {
+			w.settle()
+			for i := range ends {
+				for how[i] == 0 && recv(i) {
+				}
+			}
+		}
+		w.run(10 * time.Second)
+		for i, h := range how {
+			if h != 0 {
+				continue
+			}
+			for recv(i) {
+			}
+			if !over[i] {
+				rt.Fatal("no end")
+			}
+			// Unless the other end's unread data came back as the end, all that it sent is here.
+			if orderly && got[i] != sent[i] {
+				rt.Fatalf("%d of %d octets", got[i], sent[i])
+			}
+		}
+		for _, x := range []*Sock{c, s, l} {
+			x.Close(w.now)
+		}
+		w.run(20 * time.Second)
+		w.leakCheck()
+		if t.Failed() {
+			rt.Fatal("see above")
+		}
+	})
+}
