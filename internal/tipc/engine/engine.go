@@ -41,6 +41,7 @@ type Engine struct {
 	closed  bool
 	sending bool      // somebody sends: whoever leaves the lock just leaves datagrams behind
 	sent    sync.Cond // signalled when sending ends
+	sentAt  mono.Time // when it ended last
 	spare   *buf.Batch
 	timer   *time.Timer
 	armed   mono.Time // when timer fires; mono.Never: not at all
@@ -52,6 +53,10 @@ type Engine struct {
 // maxRounds is how many batches a goroutine sends in a row that came for something else. A goroutine of the engine
 // takes over then, so that no user's call is kept for ever under load.
 const maxRounds = 4
+
+// burst is how soon after the end of sending the next output is taken for part of a burst. It is below any network's
+// round trip, so that requests and answers in turns are sent at once.
+const burst = 5 * time.Microsecond
 
 // New starts a node without bearers.
 func New(cfg Config) (*Engine, error) {
@@ -95,18 +100,20 @@ func (e *Engine) lock() { e.mu.Lock() }
 // unlock ends a stay in the core: it lets the node's own services act, wakes users, sets the timer, and sends what
 // there is to send. Every way out of the lock that may have changed the core goes through it.
 func (e *Engine) unlock() {
-	e.settle()
-	if e.sending {
-		e.mu.Unlock()
-		return
-	}
-	b := e.stack.TakeOutput(e.spare)
-	if b == nil {
+	now := e.settle()
+	if e.sending || !e.stack.HasOutput() {
 		e.mu.Unlock()
 		return
 	}
 	e.sending = true
-	e.send(b, maxRounds)
+	if now.Sub(e.sentAt) < burst {
+		// One message right after the other: leave the sending to the engine's own goroutine. Until it runs, and
+		// while it sends, more messages gather, which are cheaper together.
+		e.mu.Unlock()
+		e.overtime <- struct{}{}
+		return
+	}
+	e.send(e.stack.TakeOutput(e.spare), maxRounds)
 }
 
 // locker is the Engine as a sync.Locker, for the gates of sockets: waiting is a way out of the lock, too.
@@ -116,11 +123,11 @@ func (l *locker) Lock()   { (*Engine)(l).lock() }
 func (l *locker) Unlock() { (*Engine)(l).unlock() }
 
 // settle is the part of unlock before the sending. Called with mu held.
-func (e *Engine) settle() {
+func (e *Engine) settle() (now mono.Time) {
+	now = mono.Now()
 	if e.closed {
-		return
+		return now
 	}
-	now := mono.Now()
 	for s := e.stack.PopReady(now); s != nil; s = e.stack.PopReady(now) {
 		if u, ok := s.Owner.(*Socket); ok {
 			u.wake(s.Ready())
@@ -131,6 +138,7 @@ func (e *Engine) settle() {
 		e.armed = d
 		e.timer.Reset(max(0, d.Sub(now)))
 	}
+	return now
 }
 
 // send writes b and what else comes meanwhile. Called with mu held and sending set; returns with mu released. rounds
@@ -152,9 +160,7 @@ func (e *Engine) send(b *buf.Batch, rounds int) {
 			break
 		}
 		if b = e.stack.TakeOutput(e.spare); b == nil {
-			e.sending = false
-			e.sent.Broadcast()
-			e.mu.Unlock()
+			e.doneSending()
 			return
 		}
 	}
@@ -170,10 +176,16 @@ func (e *Engine) sendOvertime() {
 			e.send(b, 0)
 			continue
 		}
-		e.sending = false
-		e.sent.Broadcast()
-		e.mu.Unlock()
+		e.doneSending()
 	}
+}
+
+// doneSending is the end of a time of sending. Called with mu held; releases it.
+func (e *Engine) doneSending() {
+	e.sending = false
+	e.sentAt = mono.Now()
+	e.sent.Broadcast()
+	e.mu.Unlock()
 }
 
 // flush sends what there is, and waits until all is sent. Called and returns with mu held.
