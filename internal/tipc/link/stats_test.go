@@ -2,7 +2,7 @@ package link
 
 import "testing"
 
-// Classes of message lengths end where the kernel's do (net/tipc/link.c tipc_link_profile).
+// Classes of message lengths end where the kernel's do (net/tipc/link.c link_profile_stats).
 func TestLengthProfile(t *testing.T) {
 	var s Stats
 	total := 0
