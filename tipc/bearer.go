@@ -81,6 +81,9 @@ type FieldError struct {
 
 // Error implements error.
 func (e *FieldError) Error() string {
+	if e.Value == "" {
+		return fmt.Sprintf("%s: want %s", e.Field, e.Want)
+	}
 	return fmt.Sprintf("%s: %q is not right: want %s", e.Field, e.Value, e.Want)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -71,7 +72,9 @@ func refused(what string, err error) error {
 	case errors.Is(err, node.ErrNoProto), errors.Is(err, errors.ErrUnsupported):
 		code = api.Unsupported
 	}
-	return failf(code, "%s: %v", what, err)
+	// The prefixes of the cores are no news to a user, and drivers name the bearer themselves.
+	text := strings.NewReplacer("tipc/node: ", "", "tipc/stack: ", "").Replace(err.Error())
+	return failf(code, "%s: %s", what, strings.TrimPrefix(text, what+": "))
 }
 
 // do runs f in the core.
@@ -167,6 +170,7 @@ func (c *control) Bearers(context.Context) (list []api.Bearer, err error) {
 			}
 			info.Remotes = append(info.Remotes, r.Addr().String())
 		}
+		slices.Reverse(info.Remotes) // Linux has the last first
 		list[i].UDP = info
 	}
 	return list, nil
@@ -203,6 +207,9 @@ func (c *control) EnableBearer(_ context.Context, b api.BearerEnable) error {
 	if err != nil {
 		return refused("bearer", err)
 	}
+	if _, ok := c.e.Bearer(spec.BearerName()); ok {
+		return failf(api.Exists, "bearer %s: it is enabled already", spec.BearerName())
+	}
 	return refused("bearer "+spec.BearerName(), unwrapOp(c.node.EnableBearer(spec)))
 }
 
@@ -216,7 +223,11 @@ func unwrapOp(err error) error {
 }
 
 func (c *control) DisableBearer(_ context.Context, name string) error {
-	return refused("bearer", c.e.DisableBearer(name))
+	err := c.e.DisableBearer(name)
+	if errors.Is(err, stack.ErrNoBearer) {
+		return failf(api.NotFound, "no bearer %s", name)
+	}
+	return refused("bearer "+name, err)
 }
 
 func (c *control) AddRemote(_ context.Context, r api.BearerRemote) error {
@@ -378,7 +389,11 @@ func (c *control) SetLink(_ context.Context, set api.PropertySet) error {
 
 func (c *control) ResetLink(_ context.Context, name string) error {
 	return c.do(func(_ mono.Time, s *stack.Stack) error {
-		return refused("link "+name, s.Nodes().ResetLinkStats(name))
+		err := s.Nodes().ResetLinkStats(name)
+		if errors.Is(err, node.ErrNoLink) {
+			return failf(api.NotFound, "no link %s", name)
+		}
+		return refused("link "+name, err)
 	})
 }
 

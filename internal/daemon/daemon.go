@@ -49,7 +49,7 @@ func Start(cfg Config, log *slog.Logger) (*Daemon, error) {
 	n, err := tipc.NewNode(tipc.Config{Identity: cfg.Identity, Address: cfg.Address, NetID: cfg.NetID, Bearers: cfg.Bearers, Logger: log})
 	if err != nil {
 		l.Close()
-		return nil, err
+		return nil, unwrapOp(err) // of a bearer, which it names
 	}
 	d := &Daemon{node: n, log: log, path: cfg.Control, listen: l, conns: newConnQueue(l.Addr())}
 	d.http = &http.Server{Handler: api.Handler(newControl(n)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}

@@ -72,6 +72,9 @@ func linkGet(p api.Property) *command {
 		}
 		for _, l := range links {
 			if l.Name == link.val {
+				if l.Broadcast && p != api.Window {
+					return &api.Error{Code: api.Invalid, Message: l.Name + " has no " + string(p)}
+				}
 				c.one(string(p), l.Get(p))
 				return nil
 			}

@@ -72,7 +72,7 @@ func openEth(c EthConfig) (*Eth, error) {
 	if c.RecvBuf < 0 || c.SendBuf < 0 {
 		return nil, badConfig("negative socket buffer")
 	}
-	ifi, err := net.InterfaceByName(c.Device)
+	ifi, err := device(c.Device)
 	if err != nil {
 		return nil, err
 	}

@@ -239,9 +239,9 @@ func (p *udpPlan) findInterface() (netip.Addr, error) {
 		return ip, badConfig("localip %v", ip)
 	}
 	if dev != "" {
-		ifi, err := net.InterfaceByName(dev)
+		ifi, err := device(dev)
 		if err != nil {
-			return ip, fmt.Errorf("device %s: %w", dev, err)
+			return ip, err
 		}
 		p.ifi = ifi
 		if !ip.IsValid() {

@@ -216,8 +216,8 @@ func TestInfo(t *testing.T) {
 	if err := a.SetLinkWindow("node10:U0-node20:U0", 100); err != nil {
 		t.Error(err)
 	}
-	if li, _ := a.Link("node10:U0-node20:U0"); li.Window != 100 {
-		t.Errorf("window %d", li.Window)
+	if li, _ := a.Link("node10:U0-node20:U0"); li.MaxWindow != 100 || li.Window != 50 {
+		t.Errorf("window %d of %d", li.Window, li.MaxWindow)
 	}
 	if a.SetLinkWindow("node10:U0-node20:U0", 49) != ErrRange || a.SetLinkPriority(w.now, "node10:U0-node20:U0", 32) != ErrRange {
 		t.Error("property out of range accepted")

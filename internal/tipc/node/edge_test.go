@@ -169,13 +169,13 @@ func TestBearerProperties(t *testing.T) {
 	w.run(sec)
 	la, _ := a.Link("node1:U0-node2:U0")
 	lb, _ := b.Link("node2:U0-node1:U0")
-	if la.Tolerance != 800 || lb.Tolerance != 800 || la.MTU != 1400 || la.Priority != 10 || la.Window != 50 || a.MTU(2, 0) != 1400-72 {
+	if la.Tolerance != 800 || lb.Tolerance != 800 || la.MTU != 1400 || la.Priority != 10 || la.MaxWindow != 50 || a.MTU(2, 0) != 1400-72 {
 		t.Errorf("the link did not follow, or too much: %+v, %+v", la, lb)
 	}
 	a.BearerReset(w.now, 0)
 	w.run(4 * sec)
 	la, _ = a.Link("node1:U0-node2:U0")
-	if la.Priority != 7 || la.Window != 77 || la.MTU != 1400 {
+	if la.Priority != 7 || la.Window != 50 || la.MaxWindow != 77 || la.MTU != 1400 {
 		t.Errorf("the new link: %+v", la)
 	}
 	if got, ok := a.Bearer(0); !ok || got.MaxWin != 77 || got.Priority != 7 || a.BearerPlane(0) != 'A' {

@@ -36,7 +36,8 @@ type LinkInfo struct {
 	MTU       int
 	Priority  int
 	Tolerance int
-	Window    int
+	Window    int // as the kernel reports it: of a broadcast link the largest, of the others the present one, which follows congestion
+	MaxWindow int
 	Stats     link.Stats
 }
 
@@ -235,12 +236,14 @@ func (p *peer) linkInfo(i int) LinkInfo {
 func bcastInfo(l *link.Link, peer uint32) LinkInfo {
 	li := describe(l)
 	li.Peer, li.Bearer, li.Broadcast = peer, noBearer, true
+	// The kernel reports so even without peers (net/tipc/link.c tipc_nl_add_bc_link).
+	li.Up, li.Window = true, l.MaxWin()
 	return li
 }
 
 func describe(l *link.Link) LinkInfo {
 	return LinkInfo{
 		Name: l.Name(), Up: l.IsUp(), Active: l.Active(), State: l.State().String(), Plane: l.Plane(), MTU: l.MTU(),
-		Priority: l.Priority(), Tolerance: l.Tolerance(), Window: l.MaxWin(), Stats: l.Stats(),
+		Priority: l.Priority(), Tolerance: l.Tolerance(), Window: l.Window(), MaxWindow: l.MaxWin(), Stats: l.Stats(),
 	}
 }
