@@ -53,6 +53,9 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 	sameAddr := l != nil && le.addr == d.Media
 	sameSig := uint32(d.Signature) == p.signature
 	accept := false
+	if !sameSig && p.up() && p.signature != invalidSig {
+		p.suspect, p.suspectAt = true, now
+	}
 
 	switch {
 	case sameSig && sameAddr && up:

@@ -1,6 +1,9 @@
 package node
 
-import "midplane/internal/tipc/buf"
+import (
+	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/wire"
+)
 
 // FilterMcast keeps one sender's multicast messages in order while it switches between broadcast and replicast
 // (net/tipc/bcast.c tipc_mcast_filter_msg). The receiving socket calls it for each multicast message: inputq holds that
@@ -42,13 +45,32 @@ func FilterMcast(own uint32, defq, inputq *buf.Queue) {
 	}
 
 	// Both SYN messages are here: the one with data takes the place of both.
+	if dummy(b) {
+		inputq.PopFront().Release()
+		resolve(defq, inputq, twin, same)
+		return
+	}
 	defq.Remove(twin)
-	if b.Msg.DataSize() > 0 {
+	twin.Release()
+	followers(defq, inputq, same)
+}
+
+// dummy reports whether a SYN message is only the mark of a change (net/tipc/bcast.c tipc_mcast_send_sync).
+func dummy(b *buf.Buf) bool { return b.Msg.DataSize() == 0 && b.Msg.ErrCode() != wire.CodeOK }
+
+// resolve ends the wait of a SYN message: it is delivered unless it is a dummy, and what waited behind it follows.
+func resolve(defq, inputq *buf.Queue, twin *buf.Buf, same func(*buf.Buf) bool) {
+	defq.Remove(twin)
+	if dummy(twin) {
 		twin.Release()
 	} else {
-		inputq.PopFront().Release()
 		inputq.PushBack(twin)
 	}
+	followers(defq, inputq, same)
+}
+
+// followers delivers what waits of the same sender, up to its next change.
+func followers(defq, inputq *buf.Queue, same func(*buf.Buf) bool) {
 	for d := defq.Front(); d != nil; {
 		next := d.Next()
 		if same(d) {

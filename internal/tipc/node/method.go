@@ -94,6 +94,8 @@ func (b *bcBase) calcThreshold(clusterSize int) { b.threshold = 1 + clusterSize*
 // first, then the sender's own wish, then for old clusters without the switching protocol a minimum time between
 // changes, then the setting of the node, and last the number of destinations.
 func (b *bcBase) selectMethod(now mono.Time, dests int, clusterCaps wire.Caps, m *Method) {
+	expired := m.Expires
+	m.Expires = now + methodExpires
 	if !b.canBcast {
 		m.Rcast = true
 		return
@@ -102,8 +104,6 @@ func (b *bcBase) selectMethod(now mono.Time, dests int, clusterCaps wire.Caps, m
 		m.Rcast = false
 		return
 	}
-	expired := m.Expires
-	m.Expires = now + methodExpires
 	if m.Mandatory {
 		return
 	}

@@ -55,6 +55,9 @@ func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 	var rc link.Events
 	if t.checkState(now, p, m, bearer) {
 		if le.link != nil {
+			if p.suspect {
+				p.trust(now, m, le.link)
+			}
 			rc = le.link.Receive(now, m, le)
 		}
 	} else {
@@ -67,6 +70,15 @@ func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 		t.linkDown(now, p, bearer, false)
 	}
 	t.deliver(p, bearer)
+}
+
+// trust ends the suspicion that the links which are up are to a former life of the peer, when one of them is heard a
+// timer interval after the new life was: what the former one sent has arrived by then, or never does.
+func (p *peer) trust(now mono.Time, m wire.Msg, l *link.Link) {
+	if l.IsUp() && m.User() == wire.UserLinkProtocol && m.Type() == wire.TypeState &&
+		now > p.suspectAt+mono.Time(p.interval)*ms && l.ValidateMsg(m) {
+		p.suspect = false
+	}
 }
 
 // deliver queues upcalls for what a packet made available, in the kernel's order: names before multicast before the

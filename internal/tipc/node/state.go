@@ -29,6 +29,11 @@ func (t *Table) checkState(now mono.Time, p *peer, m wire.Msg, bearer int) bool 
 		pl = p.links[pb].link
 	}
 	if !l.ValidateMsg(m) {
+		// A RESET that only repeats a session is old news to the link, but it says as well that the peer has lost us. The
+		// kernel does not see that, and drops what the peer sends when it comes back, until the tolerance has passed.
+		if p.state == SelfDownPeerLeaving && m.IsReset() && !m.PeerNodeIsUp() && l.InSession(m.Session()) {
+			p.event(PeerLostContact)
+		}
 		return false
 	}
 
@@ -70,6 +75,11 @@ func (t *Table) checkState(now mono.Time, p *peer, m wire.Msg, bearer int) bool 
 			l.SetHold() // what follows was sent after what is going to be tunnelled
 		}
 		return l.Held() < 4*maxHeld || user == wire.UserLinkProtocol || tunnel
+	}
+	if synch && pl != nil && pl.IsEstablishing() {
+		// The peer would not synchronise with a link that is not up; what it sent on it was lost so far. In the kernel it is
+		// overtaken by what arrives here.
+		t.linkUp(now, p, pb)
 	}
 	if pl == nil || !pl.IsUp() {
 		return true

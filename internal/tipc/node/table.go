@@ -38,7 +38,9 @@ type Table struct {
 
 	monThreshold int
 
-	eager    bool
+	eager     bool
+	everybody Dests // see allPeers
+
 	heldBack []*linkEntry // links that may hold a message back, see Flush
 
 	depth int // calls into the Table that are on the stack
@@ -95,6 +97,11 @@ type peer struct {
 	bcNackAt mono.Time  // the broadcast NACK for bcNacked may not be repeated before
 	bcNacked uint16     // first missing broadcast of the latest NACK
 	namedq   buf.Queue
+
+	// The peer was restarted, and the link that is up may be to its former life. No other link comes up then before that
+	// one has been heard, or lost: two lives must not be taken for one node.
+	suspect   bool
+	suspectAt mono.Time
 
 	deleteAt mono.Time
 	interval int       // ms between timer runs (keepalive_intv)

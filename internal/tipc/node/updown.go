@@ -12,7 +12,7 @@ import (
 func (t *Table) linkUp(now mono.Time, p *peer, bearer int) {
 	le := &p.links[bearer]
 	l := le.link
-	if l == nil || l.IsUp() {
+	if l == nil || l.IsUp() || p.suspect && p.up() {
 		return
 	}
 	l.Event(link.EstablishEvt)
@@ -87,6 +87,7 @@ func (t *Table) linkLost(now mono.Time, p *peer, bearer int) {
 	t.bearers[bearer].mon.PeerDown(p.addr)
 	p.selectActive(bearer)
 	if !p.up() {
+		p.suspect = false
 		if l.PeerIsDown() {
 			p.event(PeerLostContact)
 		}

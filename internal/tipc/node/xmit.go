@@ -88,18 +88,19 @@ func (t *Table) Multicast(now mono.Time, pkts *buf.Queue, m *Method, dests *Dest
 	if len(dests.Remote) == 0 {
 		return 0, nil
 	}
-	was := m.Rcast
+	was, first := m.Rcast, m.Expires == 0
 	t.bc.selectMethod(now, len(dests.Remote), t.caps, m)
 	hdr := pkts.Front().Msg
 	if hdr.User() == wire.UserFragmenter {
 		hdr = hdr.InnerHdr()
 	}
 	hdr.SetIsRcast(m.Rcast)
-	if was != m.Rcast {
-		n, err := t.sendSync(now, hdr, m, dests)
-		congested += n
-		if err != nil {
-			return congested, err
+	if was != m.Rcast && !first {
+		// Both SYN messages go to all peers. In the kernel those that are not among dests, because their bindings are not
+		// known here yet, get only one of the two, and hold what this socket sends later.
+		dests = t.allPeers()
+		if err := t.sendSync(now, hdr, m, dests); err != nil {
+			return 0, err
 		}
 	}
 	if m.Rcast {
@@ -165,9 +166,9 @@ func (t *Table) rcastXmit(now mono.Time, pkts *buf.Queue, dests *Dests) (congest
 
 // sendSync sends the empty twin of a message that is the first to travel another way, the old way (net/tipc/bcast.c
 // tipc_mcast_send_sync). hdr is the message's own header; it is marked SYN.
-func (t *Table) sendSync(now mono.Time, hdr wire.Msg, m *Method, dests *Dests) (congested int, err error) {
+func (t *Table) sendSync(now mono.Time, hdr wire.Msg, m *Method, dests *Dests) (err error) {
 	if t.caps&wire.CapMcastRbctl == 0 || hdr.Type() != wire.TypeMcast || len(hdr) < wire.McastHeaderSize {
-		return 0, nil
+		return nil
 	}
 	hdr.SetSyn(true)
 	b := buf.Copy(hdr[:wire.McastHeaderSize])
@@ -181,5 +182,16 @@ func (t *Table) sendSync(now mono.Time, hdr wire.Msg, m *Method, dests *Dests) (
 		t.rcastXmit(now, &t.syncq, dests)
 	}
 	t.syncq.Purge()
-	return 0, err
+	return err
+}
+
+// allPeers returns the peers that are up. The result is valid until the next call.
+func (t *Table) allPeers() *Dests {
+	t.everybody.Reset()
+	for _, p := range t.sorted {
+		if p.up() {
+			t.everybody.Remote = append(t.everybody.Remote, p.addr)
+		}
+	}
+	return &t.everybody
 }
