@@ -55,7 +55,7 @@ func (e *env) event(s *socket.Sock) ([]byte, error) {
 	return b[:n], err
 }
 
-// session is a case of one topology session a time. ends: the server closes it.
+// topology is a case of one topology session at a time. ends: the server closes it.
 func topology(name string, ends bool, f func(e *env, s *socket.Sock, i int)) hostile {
 	at := attack{by: "peer", times: 10, answers: 60, do: func(e *env, i int) {
 		s := e.subscribe()
