@@ -94,10 +94,8 @@ func (r *mmsgRx) fill(wait bool, st *counters) error {
 		}
 		r.used = 0
 		r.n, r.errno, r.wait = 0, 0, wait
-		if err := r.raw.Read(r.fn); errors.Is(err, os.ErrDeadlineExceeded) {
-			return os.ErrDeadlineExceeded
-		} else if err != nil {
-			return ErrClosed // nothing else can be wrong
+		if r.raw.Read(r.fn) != nil {
+			return ErrClosed // nothing else can be wrong, there are no read deadlines
 		}
 		switch r.errno {
 		case 0:

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -185,7 +184,6 @@ type udpRx struct {
 	seg   int            // size to cut it at
 	src   wire.MediaAddr // its source
 	drops uint32         // last value of the kernel's drop counter
-	until time.Time      // deadline of the socket, see ReadBatchUntil
 }
 
 // ReadBatch implements Reader.
