@@ -30,6 +30,8 @@ type Cluster struct {
 	nodes  []uint32 // scratch
 
 	extraLoss []float64 // by segment: of faults
+
+	wrap func(*site, Node) Node // tests of the oracle: puts something wrong around a node
 }
 
 // ClusterStats counts what the applications and the oracle saw.
@@ -151,7 +153,11 @@ func (s *site) start() {
 	}
 	s.st = st
 	s.h.After = s.after
-	s.h.Start(st, func(now mono.Time) {
+	var n Node = st
+	if c.wrap != nil {
+		n = c.wrap(s, n)
+	}
+	s.h.Start(n, func(now mono.Time) {
 		if err := s.boot(now); err != nil {
 			c.Failf("site %d: %v", s.h.Index, err)
 		}

@@ -13,7 +13,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run this seed only; with -v, print its trace")
-	seedsFlag = flag.Int("seeds", 5, "run so many seeds")
+	seedsFlag = flag.Int("seeds", 200, "run so many seeds")
 	firstFlag = flag.Uint64("first", 1, "the first seed")
 )
 
