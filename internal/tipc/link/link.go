@@ -178,6 +178,7 @@ type Link struct {
 	// Failover of another link that this one is the tunnel for.
 	dropPoint     uint16
 	failoverDefq  deferQueue
+	failoverHeld  buf.Queue // what the lost link held back: delivered before what the tunnel brings
 	failoverReasm msg.Reassembler
 	reasmTnl      msg.Reassembler
 
@@ -257,6 +258,7 @@ func (l *Link) Reset(mono.Time) {
 	}
 	l.deferq.purge()
 	l.failoverDefq.purge()
+	l.failoverHeld.Purge()
 	l.holding = false
 	l.held.Purge()
 	l.reasm.Reset()

@@ -68,6 +68,7 @@ func (l *Link) TunnelPrepare(now mono.Time, tnl *Link, typ uint8, out Output) {
 		tnl.dropPoint = l.rcvNxt
 		tnl.failoverReasm.Take(&l.reasm)
 		tnl.failoverDefq.take(&l.deferq)
+		tnl.failoverHeld.Splice(&l.held) // the peer may have its acknowledgement: it does not come again
 	}
 }
 
@@ -105,6 +106,7 @@ func (l *Link) FailoverPrepare(now mono.Time, out Output) {
 	l.dropPoint = 1
 	l.failoverReasm.Reset()
 	l.failoverDefq.purge()
+	l.failoverHeld.Purge()
 }
 
 // tunnelReceive takes a tunnel packet (net/tipc/link.c tipc_link_tnl_rcv): it unpacks the packet of the lost link and
@@ -116,6 +118,11 @@ func (l *Link) tunnelReceive(m wire.Msg) (rc Events) {
 	if l.role != unicast {
 		l.stats.BadMessages++
 		return 0
+	}
+	for b := l.failoverHeld.PopFront(); b != nil; b = l.failoverHeld.PopFront() {
+		if rc = l.input(b.Msg, b, l.inputq, &l.failoverReasm); rc != 0 {
+			return rc
+		}
 	}
 	var b *buf.Buf
 	in, _, ok := msg.Extract(m, 0)

@@ -1,0 +1,58 @@
+package link
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/wire"
+)
+
+// A link that holds packets back fails itself: they are delivered on the other link, before what comes through the
+// tunnel. Found by internal/sim.
+func TestFailoverOfAHoldingLink(t *testing.T) {
+	tnl, e := testLink()
+	l, le := testLink()
+	tnl.state, l.state = Established, Established
+	var out capture
+	seq := func(e *end, l *Link, user wire.User, typ uint8, h int, n uint32, data []byte) wire.Msg {
+		b := dataBuf(e, user, typ, h, n, len(data))
+		copy(b.Msg.Data(), data)
+		b.Msg.SetOrigNode(e.peer)
+		b.Msg.SetPrevNode(e.peer)
+		b.Msg.SetDestNode(e.own)
+		b.Msg.SetSeqNo(l.rcvNxt)
+		return b.Msg
+	}
+	data := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+	l.SetHold()
+	for n := uint32(1); n <= 3; n++ {
+		l.Receive(0, seq(le, l, wire.UserLow, wire.TypeDirect, wire.BasicHeaderSize, n, data(n)), &out)
+	}
+	if l.Held() != 3 || !le.inputq[0].Empty() {
+		t.Fatalf("%d held", l.Held())
+	}
+	l.TunnelPrepare(0, tnl, wire.TypeFailover, &out)
+	l.Reset(0)
+	if !e.inputq[0].Empty() {
+		t.Fatal("delivered before the tunnel has come so far")
+	}
+	for n := uint32(3); n <= 4; n++ { // the first of these was received before
+		inner := seq(le, l, wire.UserLow, wire.TypeDirect, wire.BasicHeaderSize, n, data(n))
+		inner.SetSeqNo(uint16(n))
+		tnl.Receive(0, seq(e, tnl, wire.UserTunnel, wire.TypeFailover, wire.IntHeaderSize, 0, inner), &out)
+	}
+	var got []uint32
+	for b := e.inputq[0].PopFront(); b != nil; b = e.inputq[0].PopFront() {
+		got = append(got, binary.BigEndian.Uint32(b.Msg.Data()))
+	}
+	if fmt.Sprint(got) != "[1 2 3 4]" {
+		t.Errorf("delivered %v", got)
+	}
+	tnl.failoverHeld.PushBack(buf.Get(60))
+	tnl.Reset(0)
+	if !tnl.failoverHeld.Empty() {
+		t.Error("Reset leaves what was held")
+	}
+}
