@@ -41,7 +41,11 @@ func TestFailoverOfAHoldingLink(t *testing.T) {
 	for n := uint32(3); n <= 4; n++ { // the first of these was received before
 		inner := seq(le, l, wire.UserLow, wire.TypeDirect, wire.BasicHeaderSize, n, data(n))
 		inner.SetSeqNo(uint16(n))
-		tnl.Receive(0, seq(e, tnl, wire.UserTunnel, wire.TypeFailover, wire.IntHeaderSize, 0, inner), &out)
+		outer := seq(e, tnl, wire.UserTunnel, wire.TypeFailover, wire.IntHeaderSize, 0, inner)
+		outer.SetOrigPort(0) // no fragment
+		if rc := tnl.Receive(0, outer, &out); rc != 0 {
+			t.Errorf("events %d", rc)
+		}
 	}
 	var got []uint32
 	for b := e.inputq[0].PopFront(); b != nil; b = e.inputq[0].PopFront() {
