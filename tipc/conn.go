@@ -34,7 +34,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, _, err := c.s.Recv(p)
 	if err != nil {
-		return n, opError("read", c.peer, err)
+		return n, opError("read", c.RemoteAddr(), err)
 	}
 	return n, nil
 }
@@ -43,10 +43,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 func (c *Conn) ReadMsg(p []byte) (int, MsgInfo, error) {
 	n, info, err := c.s.Recv(p)
 	if err != nil {
-		return n, MsgInfo{}, opError("read", c.peer, err)
+		return n, MsgInfo{}, opError("read", c.RemoteAddr(), err)
 	}
 	return n, msgInfo(info), nil
 }
+
+// Peek is Read that leaves the data to be read again.
+func (c *Conn) Peek(p []byte) (int, error) {
+	n, _, err := c.s.Peek(p)
+	if err != nil {
+		return n, opError("read", c.RemoteAddr(), err)
+	}
+	return n, nil
+}
+
+// Queued returns how many messages, or pieces of a stream, wait to be read.
+func (c *Conn) Queued() int { return c.s.Queued() }
 
 // Write sends p. On a SeqPacket connection that is one message of at most MaxMessage octets. It blocks while the peer
 // does not read, or the link is congested. p is not kept.
@@ -56,7 +68,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		n, err := c.s.Send(p[sent:], sockif.Dest{})
 		sent += n
 		if err != nil {
-			return sent, opError("write", c.peer, err)
+			return sent, opError("write", c.RemoteAddr(), err)
 		}
 		if sent >= len(p) || c.typ != Stream {
 			return sent, nil
@@ -70,8 +82,13 @@ func (c *Conn) Close() error { return opError("close", c.peer, c.s.Close()) }
 // LocalAddr returns the SocketAddr of this end.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
 
-// RemoteAddr returns the SocketAddr of the other end.
-func (c *Conn) RemoteAddr() net.Addr { return c.peer }
+// RemoteAddr returns the SocketAddr of the other end; after DialMessage it is zero until the other end has answered.
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.peer.IsZero() {
+		return socketAddr(c.s.PeerAddr())
+	}
+	return c.peer
+}
 
 // SetDeadline sets both deadlines, see net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {
@@ -152,6 +169,18 @@ func (c *PacketConn) ReadMsg(p []byte) (int, MsgInfo, error) {
 	}
 	return n, msgInfo(info), nil
 }
+
+// PeekMsg is ReadMsg that leaves the message to be read again.
+func (c *PacketConn) PeekMsg(p []byte) (int, MsgInfo, error) {
+	n, info, err := c.s.Peek(p)
+	if err != nil {
+		return n, MsgInfo{}, opError("read", nil, err)
+	}
+	return n, msgInfo(info), nil
+}
+
+// Queued returns how many messages wait to be read.
+func (c *PacketConn) Queued() int { return c.s.Queued() }
 
 // WriteTo sends p, at most MaxMessage octets, as one message: to one socket of a service (ServiceAddr), to every socket
 // bound in a range (ServiceRange), or to a socket (SocketAddr). p is not kept. It blocks while the link is congested,

@@ -187,6 +187,37 @@ func (n *Node) Peers() (list []Peer) {
 	return list
 }
 
+// Link is one end of a link to another node.
+type Link struct {
+	Name      string // "node1:u1-node2:u1"
+	Bearer    string // "udp:u1"
+	Peer      NodeAddr
+	Up        bool
+	Active    bool // carries messages; an up link that is not active stands by
+	MTU       int
+	Priority  int
+	Tolerance time.Duration
+	Window    int // packets
+}
+
+// Links lists the node's links. It returns nil for a daemon's node.
+func (n *Node) Links() (list []Link) {
+	if n.engine == nil {
+		return nil
+	}
+	n.engine.Do(func(_ mono.Time, s *stack.Stack) {
+		for l := range s.Nodes().Links(false) {
+			if l.Broadcast {
+				continue
+			}
+			b, _, _ := s.Bearer(l.Bearer)
+			list = append(list, Link{Name: l.Name, Bearer: b.Name, Peer: NodeAddr(l.Peer), Up: l.Up, Active: l.Active, MTU: l.MTU,
+				Priority: l.Priority, Tolerance: time.Duration(l.Tolerance) * time.Millisecond, Window: l.Window})
+		}
+	})
+	return list
+}
+
 // EnableBearer adds a bearer: neighbours are looked for on it from now on.
 func (n *Node) EnableBearer(b Bearer) error {
 	if n.engine == nil {

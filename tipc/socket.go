@@ -40,6 +40,9 @@ type SocketConfig struct {
 	// SourceDroppable drops messages when a link is congested, in place of waiting. Datagram sockets always do.
 	SourceDroppable bool
 
+	// Multicast is how multicast messages of a connectionless socket travel; the zero value is MulticastAuto.
+	Multicast MulticastMethod
+
 	// ReturnUndelivered has messages of a connectionless socket come back when they cannot be delivered, see
 	// PacketConn.ReadMsg. By default, as in Linux, they are dropped.
 	ReturnUndelivered bool
@@ -68,11 +71,12 @@ func (n *Node) open(c SocketConfig, def SocketType, connected bool) (sockif.Sock
 	switch {
 	case !sockif.Type(t).Valid() || t.Connected() != connected:
 		return nil, t, &sockif.Error{Err: syscall.EINVAL}
-	case c.Importance > CriticalImportance || c.Backlog < 0 || c.ReadBuffer < 0 || c.DialTimeout < 0:
+	case c.Multicast > MulticastReplicast || c.Importance > CriticalImportance || c.Backlog < 0 || c.ReadBuffer < 0 || c.DialTimeout < 0:
 		return nil, t, &sockif.Error{Err: syscall.EINVAL}
 	}
 	s, err := n.opener.Socket(sockif.Type(t), sockif.Options{
 		Importance: uint8(c.Importance), SrcDroppable: c.SourceDroppable, Returnable: c.ReturnUndelivered,
+		Mcast:   sockif.Mcast(c.Multicast),
 		NoDelay: c.NoDelay, RecvBuf: c.ReadBuffer, ConnTimeout: c.DialTimeout,
 	})
 	return s, t, err
@@ -153,6 +157,65 @@ func (n *Node) DialContext(ctx context.Context, addr net.Addr, cfg *SocketConfig
 		return nil, opError("dial", addr, err)
 	}
 	return newConn(s, t), nil
+}
+
+// DialMessage is Dial that does not wait: first goes out with the request for the connection, which saves a round trip
+// when the other side takes it (implied connect). The other side reads first when it has accepted. Whether it did shows
+// when something is read; until then the connection must not be written to. first has 1 to MaxMessage octets.
+func (n *Node) DialMessage(addr net.Addr, first []byte, cfg *SocketConfig) (*Conn, error) {
+	to, err := dest(addr, false)
+	if err == nil && len(first) == 0 {
+		err = syscall.EINVAL
+	}
+	if err != nil {
+		return nil, opError("dial", addr, err)
+	}
+	s, t, err := n.open(cfg.orDefault(), Stream, true)
+	if err != nil {
+		return nil, opError("dial", addr, err)
+	}
+	if _, err := s.Send(first, to); err != nil {
+		s.Close()
+		return nil, opError("dial", addr, err)
+	}
+	return newConn(s, t), nil
+}
+
+// Pair makes two sockets of this node that are connected to each other, like socketpair(2).
+func (n *Node) Pair(cfg *SocketConfig) (a, b *Conn, err error) {
+	fail := func(err error) (*Conn, *Conn, error) { return nil, nil, opError("pair", nil, err) }
+	l, t, err := n.open(cfg.orDefault(), Stream, true)
+	if err != nil {
+		return fail(err)
+	}
+	defer l.Close()
+	if err := l.Listen(1); err != nil {
+		return fail(err)
+	}
+	s, _, err := n.open(cfg.orDefault(), Stream, true)
+	if err != nil {
+		return fail(err)
+	}
+	dialed := make(chan error, 1)
+	go func() {
+		err := s.Connect(context.Background(), sockif.Dest{Kind: sockif.SocketDest, Addr: l.LocalAddr()})
+		if err != nil {
+			l.Close() // ends Accept
+		}
+		dialed <- err
+	}()
+	c, err := l.Accept()
+	if derr := <-dialed; derr != nil || err != nil {
+		s.Close()
+		if c != nil {
+			c.Close()
+		}
+		if derr != nil {
+			err = derr
+		}
+		return fail(err)
+	}
+	return newConn(s, t), newConn(c, t), nil
 }
 
 // Listen accepts connections to a service: addr is a ServiceAddr or a ServiceRange of a type from ReservedTypes on.

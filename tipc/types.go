@@ -112,6 +112,16 @@ func (i Importance) String() string {
 	return "importance" + strconv.Itoa(int(i))
 }
 
+// MulticastMethod is how multicast messages travel to other nodes.
+type MulticastMethod uint8
+
+// Multicast methods.
+const (
+	MulticastAuto      MulticastMethod = iota // as the node decides, by the number of destinations
+	MulticastBroadcast                        // one message for the whole cluster
+	MulticastReplicast                        // a copy for each destination node
+)
+
 // MaxMessage is the largest message that a socket sends, in octets.
 const MaxMessage = 66000
 

@@ -392,3 +392,69 @@ func freePort(t *testing.T) uint16 {
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 }
+
+// What has no wire of its own works for attached sockets, too: pairs, first messages, peeking.
+func TestAttachedMore(t *testing.T) {
+	n := open(t, start(t, "a"))
+	cfg := &tipc.SocketConfig{Type: tipc.SeqPacket}
+	a, b, err := n.Pair(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for _, m := range []string{"one", "two"} {
+		if _, err := a.Write([]byte(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Close()
+	buf := make([]byte, 10)
+	for _, m := range []string{"one", "two"} {
+		if k, err := b.Peek(buf); err != nil || string(buf[:k]) != m {
+			t.Fatal(k, err)
+		}
+		if b.Queued() == 0 {
+			t.Error("peeked and not queued")
+		}
+		if k, info, err := b.ReadMsg(buf[:2]); err != nil || string(buf[:k]) != m[:2] || !info.Truncated {
+			t.Fatal(k, info, err)
+		}
+	}
+	if _, err := b.Peek(buf); err != io.EOF {
+		t.Error(err)
+	}
+
+	l, err := n.Listen(service, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := n.DialMessage(service, []byte("request"), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := l.AcceptConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if k, err := s.Read(buf); err != nil || string(buf[:k]) != "request" {
+		t.Fatal(k, err)
+	}
+	if _, err := s.Write([]byte("answer")); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(within))
+	if k, err := c.Read(buf); err != nil || string(buf[:k]) != "answer" || c.RemoteAddr() != s.LocalAddr() {
+		t.Fatal(k, err, c.RemoteAddr())
+	}
+	if _, err := n.DialMessage(tipc.ServiceAddr{Type: 9999, Instance: 1}, []byte("x"), cfg); !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Error("nobody there: ", err)
+	}
+	p, err := n.ListenPacket(nil, &tipc.SocketConfig{Multicast: tipc.MulticastReplicast})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+}

@@ -57,7 +57,7 @@ func (c *Client) Socket(t sockif.Type, o sockif.Options) (sockif.Socket, error) 
 			flags |= 1 << i
 		}
 	}
-	first := enc(nil).u8(version).u8(uint8(t)).u8(o.Importance).u8(flags).u32(uint32(o.RecvBuf)).u32(uint32(o.ConnTimeout / time.Millisecond))
+	first := enc(nil).u8(version).u8(uint8(t)).u8(o.Importance).u8(flags).u8(uint8(o.Mcast)).u32(uint32(o.RecvBuf)).u32(uint32(o.ConnTimeout / time.Millisecond))
 	s, err := c.open(t, kOpen, first)
 	if err != nil {
 		return nil, err
@@ -170,6 +170,9 @@ func (s *Socket) handle(k kind, seq uint16, p []byte) bool {
 		info := d.info()
 		if d.bad || len(s.in) > window/frameCost {
 			return false
+		}
+		if s.peer == (wire.SocketAddr{}) && s.typ.Connected() {
+			s.peer = info.From // the connection was asked for with a message
 		}
 		s.in = append(s.in, message{info: info, data: append([]byte(nil), d.b...)})
 		s.rd.Wake()
@@ -356,7 +359,7 @@ func (s *Socket) Connect(ctx context.Context, to sockif.Dest) error {
 
 // Send implements sockif.Socket.
 func (s *Socket) Send(p []byte, to sockif.Dest) (int, error) {
-	if !s.typ.Connected() {
+	if !s.typ.Connected() || to.Kind != sockif.NoDest {
 		if len(p) > wire.MaxUserMsgSize {
 			return 0, causes[9]
 		}
@@ -365,9 +368,6 @@ func (s *Socket) Send(p []byte, to sockif.Dest) (int, error) {
 			return 0, err
 		}
 		return int(d.u32()), nil
-	}
-	if to.Kind != sockif.NoDest {
-		return 0, causes[15]
 	}
 	if s.typ == sockif.SeqPacket && len(p) > wire.MaxUserMsgSize {
 		return 0, causes[9]
@@ -423,7 +423,27 @@ func (s *Socket) gone(err error) error {
 }
 
 // Recv implements sockif.Socket.
-func (s *Socket) Recv(p []byte) (int, sockif.Info, error) {
+func (s *Socket) Recv(p []byte) (int, sockif.Info, error) { return s.recv(p, s.consume) }
+
+// Peek implements sockif.Socket.
+func (s *Socket) Peek(p []byte) (int, sockif.Info, error) {
+	return s.recv(p, func(p []byte) (int, sockif.Info) {
+		m := &s.in[0]
+		n := copy(p, m.data[m.off:])
+		info := m.info
+		info.Truncated = info.Truncated || s.typ != sockif.Stream && n < len(m.data)
+		return n, info
+	})
+}
+
+// Queued implements sockif.Socket: what has come over from the daemon.
+func (s *Socket) Queued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.in)
+}
+
+func (s *Socket) recv(p []byte, take func([]byte) (int, sockif.Info)) (int, sockif.Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -433,7 +453,7 @@ func (s *Socket) Recv(p []byte) (int, sockif.Info, error) {
 		case s.rd.Expired():
 			return 0, sockif.Info{}, s.rd.Wait()
 		case len(s.in) > 0:
-			n, info := s.consume(p)
+			n, info := take(p)
 			return n, info, nil
 		case s.ended != nil:
 			return 0, sockif.Info{}, s.ended

@@ -40,6 +40,8 @@ type session struct {
 	sock sockif.Socket
 	typ  sockif.Type
 
+	delivering bool // deliver or accept runs; of first and work alone
+
 	ctx    context.Context // of Connect: ends with the client
 	cancel context.CancelFunc
 
@@ -95,9 +97,10 @@ func (s *session) first() bool {
 		o := sockif.Options{Importance: d.u8()}
 		flags := d.u8()
 		o.SrcDroppable, o.Returnable, o.NoDelay = flags&1 != 0, flags&2 != 0, flags&4 != 0
+		o.Mcast = sockif.Mcast(d.u8())
 		o.RecvBuf = int(d.u32())
 		o.ConnTimeout = time.Duration(d.u32()) * time.Millisecond
-		if d.bad || !s.typ.Valid() || o.Importance > 3 {
+		if d.bad || !s.typ.Valid() || o.Importance > 3 || o.Mcast > sockif.McastReplicast {
 			s.reply(seq, syscall.EINVAL, nil)
 			return false
 		}
@@ -118,6 +121,7 @@ func (s *session) first() bool {
 	}
 	s.reply(seq, nil, enc(nil).sock(s.sock.LocalAddr()).sock(s.sock.PeerAddr()))
 	if k == kClaim || !s.typ.Connected() {
+		s.delivering = true
 		s.wg.Go(s.deliver)
 	}
 	return true
@@ -294,13 +298,16 @@ func (s *session) do(r request) bool {
 			return false
 		}
 		var n int
-		n, err = s.sock.Send(d.b, to)
+		if n, err = s.sock.Send(d.b, to); err == nil && s.typ.Connected() && !s.delivering {
+			start = s.deliver
+		}
 		result = result.u32(uint32(n))
 	default:
 		return false
 	}
 	s.reply(r.seq, err, result)
 	if start != nil {
+		s.delivering = true
 		s.wg.Go(start)
 	}
 	return true

@@ -53,6 +53,12 @@ func (e *Engine) Socket(t sockif.Type, o sockif.Options) (sockif.Socket, error) 
 	if o.Returnable {
 		s.SetDestDroppable(false)
 	}
+	switch o.Mcast {
+	case sockif.McastBroadcast:
+		s.SetMcastBroadcast()
+	case sockif.McastReplicast:
+		s.SetMcastReplicast()
+	}
 	if o.NoDelay {
 		s.SetNoDelay(true)
 	}
@@ -231,14 +237,29 @@ func (u *Socket) Send(p []byte, to sockif.Dest) (sent int, err error) {
 }
 
 // Recv implements sockif.Socket.
-func (u *Socket) Recv(p []byte) (int, sockif.Info, error) {
+func (u *Socket) Recv(p []byte) (int, sockif.Info, error) { return u.recv(p, 0) }
+
+// Peek implements sockif.Socket.
+func (u *Socket) Peek(p []byte) (int, sockif.Info, error) { return u.recv(p, socket.RecvPeek) }
+
+// Queued implements sockif.Socket.
+func (u *Socket) Queued() int {
+	u.e.mu.Lock()
+	defer u.e.mu.Unlock()
+	if u.closed || u.e.closed {
+		return 0
+	}
+	return u.s.RecvQueueDepth()
+}
+
+func (u *Socket) recv(p []byte, flags socket.RecvFlags) (int, sockif.Info, error) {
 	u.e.lock()
 	defer u.e.unlock()
 	for {
 		if err := u.begin(&u.rd); err != nil {
 			return 0, sockif.Info{}, err
 		}
-		n, i, err := u.s.Recv(mono.Now(), p, 0)
+		n, i, err := u.s.Recv(mono.Now(), p, flags)
 		switch err {
 		case nil:
 			return n, sockif.Info{From: i.From, Dest: i.Dest, HasDest: i.HasDest, Err: i.Err, Truncated: i.Truncated}, nil

@@ -56,12 +56,23 @@ type Info struct {
 // Options of a socket, set before it is used.
 type Options struct {
 	Importance   uint8
-	SrcDroppable bool // drop what a congested link cannot take, instead of waiting
-	Returnable   bool // connectionless: what cannot be delivered comes back, instead of being dropped
-	NoDelay      bool // stream: no Nagle
-	RecvBuf      int  // octets; 0: default
+	SrcDroppable bool  // drop what a congested link cannot take, instead of waiting
+	Returnable   bool  // connectionless: what cannot be delivered comes back, instead of being dropped
+	NoDelay      bool  // stream: no Nagle
+	Mcast        Mcast // RDM and Dgram: how multicast travels
+	RecvBuf      int   // octets; 0: default
 	ConnTimeout  time.Duration
 }
+
+// Mcast is how a socket's multicast messages travel to other nodes.
+type Mcast uint8
+
+// Ways of multicast.
+const (
+	McastAuto      Mcast = iota // as the node decides
+	McastBroadcast              // one datagram for all
+	McastReplicast              // a copy for each destination node
+)
 
 // Error is a failure with the protocol's code, if one was received.
 type Error struct {
@@ -87,12 +98,20 @@ type Socket interface {
 	Accept() (Socket, error)
 	Connect(context.Context, Dest) error
 
-	// Send sends p: a stream in as many pieces as it takes, others as one message. n is how much was sent.
+	// Send sends p: a stream in as many pieces as it takes, others as one message. n is how much was sent. With a
+	// destination, on a new socket of a connection type, p goes with the request for a connection, which is not waited
+	// for.
 	Send(p []byte, to Dest) (n int, err error)
 
 	// Recv receives into p: what there is of a stream, or one message, of which the rest is lost if p is short.
 	// The end of a connection that the peer shut down is io.EOF.
 	Recv(p []byte) (n int, info Info, err error)
+
+	// Peek is Recv that leaves the data where it is.
+	Peek(p []byte) (n int, info Info, err error)
+
+	// Queued is how many messages, or pieces of a stream, wait to be received.
+	Queued() int
 
 	SetReadDeadline(time.Time) error
 	SetWriteDeadline(time.Time) error

@@ -232,7 +232,16 @@ func (s *socket) put(i item) {
 	s.rd.Wake()
 }
 
-func (s *socket) Recv(p []byte) (int, sockif.Info, error) {
+func (s *socket) Queued() int {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	return len(s.in)
+}
+
+func (s *socket) Recv(p []byte) (int, sockif.Info, error) { return s.recv(p, false) }
+func (s *socket) Peek(p []byte) (int, sockif.Info, error) { return s.recv(p, true) }
+
+func (s *socket) recv(p []byte, peek bool) (int, sockif.Info, error) {
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
 	for {
@@ -245,6 +254,10 @@ func (s *socket) Recv(p []byte) (int, sockif.Info, error) {
 			i := &s.in[0]
 			n := copy(p, i.data)
 			info := i.info
+			if peek {
+				info.Truncated = s.typ != sockif.Stream && n < len(i.data)
+				return n, info, nil
+			}
 			if s.typ == sockif.Stream && n < len(i.data) {
 				i.data = i.data[n:]
 				return n, info, nil
