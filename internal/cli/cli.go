@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -70,7 +71,8 @@ func (e *env) code(err error) int {
 	if errors.As(err, &code) {
 		return int(code)
 	}
-	fmt.Fprintf(e.err, "midplane: %v\n", err)
+	// Which package found it is no news to a user.
+	fmt.Fprintf(e.err, "midplane: %s\n", packagePrefix.ReplaceAllString(err.Error(), ""))
 	var usage usageError
 	var absent *api.NoDaemonError
 	switch {
@@ -81,6 +83,8 @@ func (e *env) code(err error) int {
 	}
 	return tipctool.ExitFailed
 }
+
+var packagePrefix = regexp.MustCompile(`\b(?:tipc/[a-z]+|tipc): `)
 
 func newRoot(e *env) *cobra.Command {
 	root := &cobra.Command{
