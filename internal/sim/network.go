@@ -35,7 +35,7 @@ type Segment struct {
 type path struct {
 	cut         int       // faults that block it now
 	lastArrival mono.Time // of what was sent last
-	lastRx      mono.Time // when a datagram of their link was last handed to the receiver
+	lastRx      mono.Time // when a datagram of their link, when up, was last handed to the receiver
 	drops       [16]mono.Time
 	nDrops      int
 	sent, lost  uint64

@@ -206,10 +206,11 @@ func (h *Host) receive(p *packet) {
 	h.finish(now)
 }
 
-// onLink reports whether a datagram belongs to the link between two nodes, rather than to discovery or broadcast.
+// onLink reports whether a datagram shows that the sender's end of the link between two nodes is up: not discovery, not
+// broadcast, and not an attempt to set the link up.
 func onLink(pkt []byte) bool {
 	m := wire.Msg(pkt)
-	return !m.NonSeq() || m.User() == wire.UserLinkProtocol
+	return !m.NonSeq() && m.PeerLinkIsUp()
 }
 
 func (h *Host) tick() {

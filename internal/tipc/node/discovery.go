@@ -53,8 +53,8 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 	sameAddr := l != nil && le.addr == d.Media
 	sameSig := uint32(d.Signature) == p.signature
 	accept := false
-	if !sameSig && p.up() && p.signature != invalidSig {
-		p.suspect, p.suspectAt = true, now
+	if !sameSig && p.signature != invalidSig {
+		p.restarted(now)
 	}
 
 	switch {
@@ -87,6 +87,21 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 		t.linkDown(now, p, d.Bearer, false)
 	}
 	return respond, false
+}
+
+// restarted follows a new signature of a known peer. Links that are down forget the session that they have heard: in the
+// kernel a link stays down for good when that of the new life happens to look older. Links that are up are looked at
+// with suspicion.
+func (p *peer) restarted(now mono.Time) {
+	for i := range p.links {
+		if l := p.links[i].link; l != nil && l.IsReset() && !l.IsFailingOver() {
+			l.Reset(now)
+			l.Event(link.ResetEvt)
+		}
+	}
+	if p.up() {
+		p.suspect, p.suspectAt = true, now
+	}
 }
 
 // findOrCreate returns the peer that a discovery message speaks of, with its capabilities brought up to date

@@ -20,6 +20,9 @@ func (t *Table) checkState(now mono.Time, p *peer, m wire.Msg, bearer int) bool 
 	user, typ, seqno := m.User(), m.Type(), m.SeqNo()
 	tunnel := user == wire.UserTunnel
 	if p.state == SelfUpPeerUp && !tunnel {
+		if user == wire.UserLinkProtocol && typ != wire.TypeState && (l.ValidateMsg(m) || l.InSession(m.Session())) {
+			p.links[bearer].peerLost = !m.RedundantLink()
+		}
 		return true
 	}
 	rcvNxt := l.RcvNxt()
@@ -43,6 +46,9 @@ func (t *Table) checkState(now mono.Time, p *peer, m wire.Msg, bearer int) bool 
 			return true
 		}
 		p.event(PeerEstablContact)
+		for i := range p.links {
+			p.links[i].peerLost = false
+		}
 	case SelfDownPeerLeaving:
 		if m.PeerNodeIsUp() {
 			return false

@@ -88,7 +88,9 @@ func (t *Table) linkLost(now mono.Time, p *peer, bearer int) {
 	p.selectActive(bearer)
 	if !p.up() {
 		p.suspect = false
-		if l.PeerIsDown() {
+		// The peer may have lost contact before us, and said so on the other link only. In the kernel that is not
+		// remembered, and when the peer comes back what it sends is dropped until the tolerance has passed.
+		if l.PeerIsDown() || p.saidLost(bearer) {
 			p.event(PeerLostContact)
 		}
 		p.event(SelfLostContact)
@@ -111,6 +113,16 @@ func (t *Table) linkLost(now mono.Time, p *peer, bearer int) {
 	t.bc.dests[bearer]--
 	t.selectPrimary()
 	t.acts.push(action{kind: actLinkDown, p: p, bearer: int8(bearer), id: le.id})
+}
+
+// saidLost reports whether the peer said on a link other than except that it has lost contact.
+func (p *peer) saidLost(except int) bool {
+	for i := range p.links {
+		if le := &p.links[i]; i != except && le.link != nil && le.peerLost {
+			return true
+		}
+	}
+	return false
 }
 
 // failoverReach is how far ahead of the tunnel link's next packet the end of a failover can lie before the peer has
