@@ -24,6 +24,7 @@ import (
 type env struct {
 	in       io.Reader
 	out, err io.Writer
+	program  string // how this program can be called from elsewhere
 }
 
 // usageError is a mistake in the command line; it ends with exit code 2.
@@ -47,7 +48,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 
 // Run is Main without signals.
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	e := &env{in, out, errOut}
+	e := &env{in, out, errOut, programPath(args[0])}
 	root := newRoot(e)
 	rest := args[1:]
 	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "tipc" {
@@ -60,6 +61,14 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root.SetOut(out)
 	root.SetErr(errOut)
 	return e.code(root.ExecuteContext(ctx))
+}
+
+// programPath makes a name that works in another directory too, of the one that the program was called by.
+func programPath(arg0 string) string {
+	if abs, err := filepath.Abs(arg0); err == nil && strings.ContainsRune(arg0, filepath.Separator) {
+		return abs
+	}
+	return arg0 // it was found on the PATH
 }
 
 // code reports an error and says how the program exits.

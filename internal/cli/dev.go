@@ -44,7 +44,7 @@ On a terminal the state is shown live, elsewhere as lines.`,
 			if err := cl.Meet(ctx); err != nil {
 				return errors.Join(quietly(ctx, err), cl.Close())
 			}
-			view := &devView{w: e.out, cluster: cl, live: !plain && isTerminal(e.out)}
+			view := &devView{w: e.out, cluster: cl, program: e.program, live: !plain && isTerminal(e.out)}
 			view.begin()
 			if length > 0 {
 				var cancel context.CancelFunc
@@ -74,17 +74,19 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && fi.Mode()&os.ModeCharDevice != 0
 }
 
-// devView shows the demonstration: a screen that is drawn anew with each change, or a line for each event.
+// devView shows the demonstration: a screen that is drawn anew with each change, or a line for each event. The screen
+// fits a terminal of 80 columns and 24 lines.
 type devView struct {
 	w       io.Writer
 	cluster *dev.Cluster
+	program string
 	live    bool
 	log     []string
 	err     error
 	last    dev.Status
 }
 
-const devLog = 12 // lines of history on the screen
+const devLog = 7 // lines of history on the screen
 
 func (v *devView) printf(format string, args ...any) {
 	if _, err := fmt.Fprintf(v.w, format, args...); err != nil && v.err == nil {
@@ -92,20 +94,33 @@ func (v *devView) printf(format string, args ...any) {
 	}
 }
 
+// hints are commands for a shell in another terminal, as they can be copied.
 func (v *devView) hints() string {
 	var b strings.Builder
-	b.WriteString("Talk to it from another terminal:\n")
-	control := v.cluster.Control(dev.Size - 1)
-	fmt.Fprintf(&b, "  midplane tipc --control %s node list\n", control)
-	fmt.Fprintf(&b, "  midplane tipc --control %s nametable show\n", control)
-	fmt.Fprintf(&b, "  echo hello | midplane tipc pipe --control %s %v\n", control, dev.Service)
-	fmt.Fprintf(&b, "  midplane tipc subscribe --control %s %d\n", control, dev.Service.Type)
+	program := shellWord(v.program)
+	fmt.Fprintf(&b, "Talk to it from another terminal, as %s sees it:\n", v.cluster.Name(dev.Size-1))
+	fmt.Fprintf(&b, "  export MIDPLANE_CONTROL=%s\n", shellWord(v.cluster.Control(dev.Size-1)))
+	fmt.Fprintf(&b, "  %s tipc node list\n", program)
+	fmt.Fprintf(&b, "  %s tipc nametable show\n", program)
+	fmt.Fprintf(&b, "  echo hello | %s tipc pipe %v\n", program, dev.Service)
+	fmt.Fprintf(&b, "  %s tipc subscribe %d\n", program, dev.Service.Type)
 	return b.String()
+}
+
+// shellWord quotes what a shell would take apart.
+func shellWord(s string) string {
+	safe := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r)
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func (v *devView) begin() {
 	if v.live {
-		v.printf("\x1b[?25l\x1b[2J")
+		v.printf("\x1b[?1049h\x1b[?25l") // the other screen, so that this one is there again afterwards; no cursor
 		return
 	}
 	v.printf("Three TIPC nodes in this process, over UDP on loopback. Control sockets:\n")
@@ -117,7 +132,10 @@ func (v *devView) begin() {
 
 func (v *devView) end() {
 	if v.live {
-		v.printf("\x1b[?25h\n")
+		v.printf("\x1b[?25h\x1b[?1049l")
+		for _, l := range v.log {
+			v.printf("%s\n", l)
+		}
 	}
 	v.printf("%d requests answered, %d failed\n", v.last.Answers, v.last.Failures)
 }
@@ -138,9 +156,15 @@ func (v *devView) report(e dev.Entry, st dev.Status) {
 		v.log = append(v.log, line)
 		v.log = v.log[max(0, len(v.log)-devLog):]
 	}
+	v.printf("%s", v.screen(st, time.Now()))
+}
+
+// screen is everything, with what a terminal needs to draw it over the last one.
+func (v *devView) screen(st dev.Status, now time.Time) string {
 	var b strings.Builder
 	b.WriteString("\x1b[H")
 	put := func(format string, args ...any) { fmt.Fprintf(&b, format+"\x1b[K\n", args...) }
+	home := v.cluster.Name(0)
 	put("Midplane: three TIPC nodes in this process, over UDP on loopback. Ctrl-C ends.")
 	put("")
 	for i := range dev.Size {
@@ -149,11 +173,19 @@ func (v *devView) report(e dev.Entry, st dev.Status) {
 			state = "\x1b[32mup  \x1b[0m"
 		}
 		if v.cluster.Name(i) == st.Server {
-			mark = fmt.Sprintf("<- service %v", dev.Service)
+			mark = fmt.Sprintf("  service %v", dev.Service)
 		}
-		put("  %s  %s  %s  %s", v.cluster.Name(i), state, v.cluster.Control(i), mark)
+		if i == 0 && st.Up[0] && !st.Alive {
+			mark += "  (killed; the others have not noticed yet)"
+		}
+		put("  %s  %s%s", v.cluster.Name(i), state, mark)
 	}
-	put("")
+	left := max(0, st.Next.Sub(now)).Round(time.Second)
+	if st.Alive {
+		put("  %s is killed in %v, and the service moves", home, left)
+	} else {
+		put("  %s comes back in %v, and the service with it", home, left)
+	}
 	put("  client on %s: %d requests answered, %d failed, last took %v", v.cluster.Name(dev.Size-1), st.Answers, st.Failures, st.Latency.Round(time.Microsecond))
 	put("")
 	for _, l := range v.log {
@@ -163,7 +195,7 @@ func (v *devView) report(e dev.Entry, st dev.Status) {
 		put("")
 	}
 	put("")
-	b.WriteString(strings.ReplaceAll(v.hints(), "\n", "\x1b[K\n"))
-	b.WriteString("\x1b[J")
-	v.printf("%s", b.String())
+	b.WriteString(strings.ReplaceAll(strings.TrimSuffix(v.hints(), "\n"), "\n", "\x1b[K\n"))
+	b.WriteString("\x1b[K\x1b[J")
+	return b.String()
 }

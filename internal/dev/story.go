@@ -17,6 +17,8 @@ type Status struct {
 	Answers  int           // requests answered
 	Failures int           // requests that failed
 	Latency  time.Duration // of the last answer
+	Alive    bool          // whether the home node runs; the watching node learns of its end later
+	Next     time.Time     // when that changes
 }
 
 // Entry is something that happened.
@@ -111,10 +113,13 @@ func (s *Story) Run(ctx context.Context) error {
 		})
 	})
 
-	var st Status
+	st := Status{Alive: true, Next: start.Add(s.Up)}
 	next := time.NewTimer(s.Up)
 	defer next.Stop()
-	alive := true
+	wait := func(d time.Duration) {
+		next.Reset(d)
+		st.Alive, st.Next = !st.Alive, time.Now().Add(d)
+	}
 	for {
 		var text string
 		select {
@@ -124,22 +129,17 @@ func (s *Story) Run(ctx context.Context) error {
 			text = f(&st)
 		case <-next.C:
 			home := s.Cluster.Name(0)
-			if alive {
-				text = "KILL " + home + ", without a goodbye"
-				s.Report(Entry{time.Since(start), text}, st)
-				text = ""
+			if st.Alive {
+				s.Report(Entry{time.Since(start), "KILL " + home + ", without a goodbye"}, st)
 				s.Cluster.Kill(0)
-				next.Reset(s.Down)
+				wait(s.Down)
 			} else {
-				text = "START " + home + " again"
-				s.Report(Entry{time.Since(start), text}, st)
-				text = ""
+				s.Report(Entry{time.Since(start), "START " + home + " again"}, st)
 				if err := s.Cluster.Start(0); err != nil {
 					return err
 				}
-				next.Reset(s.Up)
+				wait(s.Up)
 			}
-			alive = !alive
 		}
 		s.Report(Entry{time.Since(start), text}, st)
 	}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"midplane/internal/dev"
+)
+
+// The commands that dev prints work as they are printed, in a shell in another directory.
+func TestDevHints(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the hints are for a Unix shell")
+	}
+	dir, err := os.MkdirTemp("", "mp") // short: a Unix socket is in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "midplane"), "midplane/cmd/midplane").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := exec.Command("./midplane", "dev", "--up", "1h")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	var hints []string
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if strings.Contains(lines.Text(), "appears on node1") {
+			break
+		}
+		if strings.HasPrefix(lines.Text(), "  ") && len(hints) > 0 || strings.HasPrefix(lines.Text(), "  export ") {
+			hints = append(hints, strings.TrimSpace(lines.Text()))
+		}
+	}
+	answers := []string{"", "node1 ", "Type ", `node1: answer 1 to "hello"`, "published 4711:1:1 "}
+	hints = hints[:min(len(hints), len(answers))] // then come events, which are indented too
+	if len(hints) != len(answers) {
+		t.Fatalf("hints: %q", hints)
+	}
+	for i, want := range answers {
+		if i == 0 {
+			continue
+		}
+		sh := exec.Command("sh", "-c", hints[0]+"\n"+hints[i])
+		sh.Dir = t.TempDir()
+		sh.Stderr = os.Stderr
+		answer, err := sh.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sh.Start(); err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.AfterFunc(30*time.Second, func() { sh.Process.Kill() })
+		found := false
+		for lines := bufio.NewScanner(answer); !found && lines.Scan(); {
+			found = strings.HasPrefix(lines.Text(), want)
+		}
+		deadline.Stop()
+		if !found {
+			t.Errorf("%s does not answer %q", hints[i], want)
+		}
+		if !strings.Contains(hints[i], "subscribe") {
+			if err := sh.Wait(); err != nil {
+				t.Errorf("%s: %v", hints[i], err)
+			}
+			continue
+		}
+		sh.Process.Kill()
+		_ = sh.Wait() // killed
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("dev ended with %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "midplane-dev-*")); len(left) > 0 {
+		t.Errorf("%q stays", left)
+	}
+}
+
+// The screen fits a terminal of 80 columns and 24 lines, and says what is so.
+func TestDevScreen(t *testing.T) {
+	cl, err := dev.NewCluster("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	now := time.Now()
+	v := &devView{cluster: cl, program: "/home/somebody/src/midplane/bin/midplane", live: true, w: &strings.Builder{}}
+	st := dev.Status{Up: [3]bool{true, true, true}, Server: "node1", Answers: 123456, Failures: 1234, Latency: 1234567 * time.Microsecond, Next: now.Add(4 * time.Second)}
+	for range 20 {
+		v.report(dev.Entry{At: 12345 * time.Second, Text: "service 4711:1 disappears from node1"}, st)
+	}
+	escape := regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
+	for _, want := range []struct {
+		alive, up bool
+		says      []string
+	}{
+		{true, true, []string{"node1  up    service 4711:1\n", "node1 is killed in 4s", "123456 requests answered, 1234 failed"}},
+		{false, true, []string{"node1  up    service 4711:1  (killed; the others have not noticed yet)\n", "node1 comes back in 4s"}},
+		{false, false, []string{"node1  down"}},
+	} {
+		st.Alive, st.Up[0] = want.alive, want.up
+		text := escape.ReplaceAllString(v.screen(st, now), "")
+		rows := 0
+		for line := range strings.Lines(text) {
+			rows += 1 + len([]rune(strings.TrimSuffix(line, "\n")))/81
+		}
+		if rows > 24 {
+			t.Errorf("%d lines:\n%s", rows, text)
+		}
+		for _, s := range want.says {
+			if !strings.Contains(text, s) {
+				t.Errorf("the screen does not say %q:\n%s", s, text)
+			}
+		}
+	}
+	v.end()
+	if s := v.w.(*strings.Builder).String(); !strings.HasSuffix(s, "\n123456 requests answered, 1234 failed\n") || strings.Count(s, "\x1b[?1049l") != 1 {
+		t.Errorf("the end: %q", s)
+	}
+}
+
+func TestShellWord(t *testing.T) {
+	for in, want := range map[string]string{"/a/b-c.d": "/a/b-c.d", "/a b": "'/a b'", "it's": `'it'\''s'`, "$x": "'$x'"} {
+		if got := shellWord(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
