@@ -180,6 +180,7 @@ func (v *devView) screen(st dev.Status, now time.Time) string {
 		}
 		put("  %s  %s%s", v.cluster.Name(i), state, mark)
 	}
+	put("")
 	left := max(0, st.Next.Sub(now)).Round(time.Second)
 	if st.Alive {
 		put("  %s is killed in %v, and the service moves", home, left)
