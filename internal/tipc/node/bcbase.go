@@ -20,10 +20,8 @@ func (t *Table) selectPrimary() {
 	// All bearers limit the MTU at once, not only those looked at below as in the kernel: what is queued when the primary
 	// changes must fit the new one.
 	for i := range t.bearers {
-		if b := &t.bearers[i]; b.enabled && b.MTU < t.bcl.MTU() {
-			minWin, maxWin := t.bcl.MinWin(), t.bcl.MaxWin()
-			t.bcl.SetMTU(b.MTU)
-			t.bcl.SetQueueLimits(minWin, maxWin)
+		if b := &t.bearers[i]; b.enabled {
+			t.limitBcastMTU(b.MTU)
 		}
 	}
 	for i := range t.bearers {
@@ -42,6 +40,17 @@ func (t *Table) selectPrimary() {
 	}
 	if bc.primary != noBearer {
 		bc.canBcast = t.bearers[bc.primary].canBroadcast()
+	}
+}
+
+// limitBcastMTU has broadcasts fit into mtu octets from now on. Every bearer and every link has a say: what was cut for
+// a broadcast may go as replicast, over links whose peers take less than the bearer does. In Linux links have none, and
+// such multicasts are lost; nor does a bearer whose MTU is changed.
+func (t *Table) limitBcastMTU(mtu int) {
+	if mtu < t.bcl.MTU() {
+		minWin, maxWin := t.bcl.MinWin(), t.bcl.MaxWin()
+		t.bcl.SetMTU(mtu)
+		t.bcl.SetQueueLimits(minWin, maxWin)
 	}
 }
 

@@ -142,6 +142,9 @@ func (t *Table) BearerSetMTU(id, v int) error {
 			le.mtu = le.link.MSS()
 		}
 	}
+	if t.bcl.BcPeers() > 0 {
+		t.limitBcastMTU(v)
+	}
 	return nil
 }
 

@@ -95,6 +95,25 @@ func TestPrimaryBearer(t *testing.T) {
 	}
 }
 
+// What a peer's end of a link can take, and what the bearer is told later, limits multicasts, which may travel over that link.
+func TestBroadcastMTUOfLink(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.add(1, 0), w.add(2, 0)
+	if err := b.BearerSetMTU(0, 1300); err != nil {
+		t.Fatal(err)
+	}
+	w.run(3 * sec)
+	if a.BcastMTU() != 1300-72 || b.BcastMTU() != 1300-72 {
+		t.Errorf("MTUs %d and %d, want the smaller node's", a.BcastMTU(), b.BcastMTU())
+	}
+	if err := a.BearerSetMTU(0, 1200); err != nil {
+		t.Fatal(err)
+	}
+	if a.BcastMTU() != 1200-72 {
+		t.Errorf("MTU %d after it was set", a.BcastMTU())
+	}
+}
+
 // The smallest MTU of the bearers in use limits broadcasts, and comes back when nobody is left.
 func TestBroadcastMTU(t *testing.T) {
 	w := newWorld(t, 1)
