@@ -111,6 +111,25 @@ func newLAN(t *testing.T, n, mtu int) *lan {
 	return l
 }
 
+// running waits until the kernel has seen that both ends of a device's cable are
+// up; until then it drops what is sent.
+func (n *netns) running(t *testing.T, device string) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		var ifi *net.Interface
+		var err error
+		n.do(func() { ifi, err = net.InterfaceByName(device) })
+		if err == nil && ifi.Flags&net.FlagRunning != 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not run: %v, %v", device, ifi, err)
+		}
+		time.Sleep(10 * time.Millisecond) // the kernel tells nobody without netlink
+	}
+}
+
 // settled waits for the link-local address.
 func (l *lan) settled(i int) {
 	deadline := time.Now().Add(15 * time.Second)

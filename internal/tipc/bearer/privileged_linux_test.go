@@ -149,6 +149,9 @@ func TestPrivilegedTwoInterfaces(t *testing.T) {
 	for i, h := range l.hosts {
 		h.ip(t, "link", "set", "eth1", "up")
 		h.ip(t, "addr", "add", fmt.Sprintf("10.78.0.%d/24", i+1), "dev", "eth1")
+	}
+	for i, h := range l.hosts {
+		h.running(t, "eth1")
 		h.do(func() {
 			for n := range 2 {
 				bs[i][n] = mustUDP(t, bearer.UDPConfig{Name: "u", LocalIP: netip.AddrFrom4([4]byte{10, byte(77 + n), 0, byte(i + 1)})})
