@@ -106,6 +106,8 @@ func newLAN(t *testing.T, n, mtu int) *lan {
 		h.ip(t, "-6", "addr", "add", fmt.Sprintf("fd77::%d/64", i), "dev", "eth0", "nodad")
 	}
 	for i, h := range l.hosts {
+		h.running(t, "eth0")
+		l.sw.running(t, fmt.Sprintf("p%d", i+1))
 		h.do(func() { l.settled(i) })
 	}
 	return l
