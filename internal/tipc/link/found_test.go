@@ -60,3 +60,38 @@ func TestFailoverOfAHoldingLink(t *testing.T) {
 		t.Error("Reset leaves what was held")
 	}
 }
+
+// After the failover of a link with a large window, internal messages wait behind the tunnel instead of resetting the
+// link. Found by internal/sim.
+func TestInternalMessagesBehindATunnel(t *testing.T) {
+	tnl, e := testLink()
+	l, le := testLink()
+	tnl.state, l.state = Established, Established
+	l.SetQueueLimits(50, 500)
+	l.window = 500
+	for n := range uint32(400) {
+		xmit(t, l, dataBuf(le, wire.UserLow, wire.TypeDirect, wire.BasicHeaderSize, n, 100), nil, 0)
+	}
+	if tnl.backlog[wire.SystemImportance].limit >= 350 {
+		t.Fatal("the limit is too high for this test")
+	}
+	var out capture
+	l.TunnelPrepare(0, tnl, wire.TypeFailover, &out)
+	send := func() error {
+		var q buf.Queue
+		q.PushBack(dataBuf(e, wire.UserConnManager, 0, wire.IntHeaderSize, 1, 4))
+		return tnl.Xmit(0, &q, &out)
+	}
+	if err := send(); err != nil {
+		t.Fatalf("behind a tunnel: %v", err)
+	}
+	err := error(nil)
+	for range 60000 {
+		if err = send(); err != nil {
+			break
+		}
+	}
+	if err != ErrNoBufs {
+		t.Errorf("no limit: %v", err)
+	}
+}

@@ -178,6 +178,7 @@ type Link struct {
 	// Failover of another link that this one is the tunnel for.
 	dropPoint     uint16
 	failoverDefq  deferQueue
+	tunnelled     int       // packets of a lost link that were sent through this one: internal messages may wait behind them
 	failoverHeld  buf.Queue // what the lost link held back: delivered before what the tunnel brings
 	failoverReasm msg.Reassembler
 	reasmTnl      msg.Reassembler
@@ -259,6 +260,7 @@ func (l *Link) Reset(mono.Time) {
 	l.deferq.purge()
 	l.failoverDefq.purge()
 	l.failoverHeld.Purge()
+	l.tunnelled = 0
 	l.holding = false
 	l.held.Purge()
 	l.reasm.Reset()

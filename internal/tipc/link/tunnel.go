@@ -62,6 +62,9 @@ func (l *Link) TunnelPrepare(now mono.Time, tnl *Link, typ uint8, out Output) {
 	for b := q.Front(); b != nil; b = b.Next() {
 		b.Msg.SetMsgCnt(uint16(cnt))
 	}
+	if typ == wire.TypeFailover {
+		tnl.tunnelled = max(tnl.tunnelled, q.Len())
+	}
 	tnl.Xmit(now, &q, out)
 
 	if typ == wire.TypeFailover {

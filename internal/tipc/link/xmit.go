@@ -26,7 +26,11 @@ func (l *Link) Xmit(now mono.Time, q *buf.Queue, out Output) error {
 	imp := importance(front.Msg)
 	lv := &l.backlog[imp]
 	var err error
-	if lv.len >= lv.limit { // each sender may exceed the limit by one message
+	limit := lv.limit
+	if imp == wire.SystemImportance {
+		limit += l.tunnelled // in the kernel a large failover makes the next internal message reset the last link as well
+	}
+	if lv.len >= limit { // each sender may exceed the limit by one message
 		if imp == wire.SystemImportance {
 			q.Purge()
 			return ErrNoBufs
