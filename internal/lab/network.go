@@ -4,6 +4,7 @@ package lab
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -110,7 +111,25 @@ func (n *Network) Host(nics int) *Host {
 	_, _ = p.Stdin.Write([]byte(batch.String()))
 	_ = p.Stdin.Close()
 	p.Finish()
+	for nic, port := range h.Ports {
+		n.waitRunning(port.name)
+		h.waitRunning(fmt.Sprintf("eth%d", nic))
+	}
 	return h
+}
+
+// waitRunning waits until the kernel has seen that both ends of a device's cable are up, which it learns a little
+// after they are; until then it drops what is sent.
+func (ns *Namespace) waitRunning(device string) {
+	ns.t.Helper()
+	running := func() bool {
+		var i *net.Interface
+		err := ns.Do(func() (err error) { i, err = net.InterfaceByName(device); return err })
+		return err == nil && i.Flags&net.FlagRunning != 0
+	}
+	if _, ok := Until(Patience, running); !ok {
+		ns.t.Fatalf("lab: device %s does not run", device)
+	}
 }
 
 // Addr is the IPv4 address of the host's device number nic.
