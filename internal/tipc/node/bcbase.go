@@ -7,6 +7,9 @@ const sendMTU = 3520
 const (
 	bcastWindow    = 50 // BCLINK_WIN_DEFAULT
 	bcastMinWindow = 32 // BCLINK_WIN_MIN
+
+	// minLinkMTU is the smallest MTU, octets, that one peer can impose on the multicasts to all.
+	minLinkMTU = 1000
 )
 
 // selectPrimary looks for a bearer that reaches all peers, on which a broadcast needs to be sent once only, and lets
@@ -45,7 +48,8 @@ func (t *Table) selectPrimary() {
 
 // limitBcastMTU has broadcasts fit into mtu octets from now on. Every bearer and every link has a say: what was cut for
 // a broadcast may go as replicast, over links whose peers take less than the bearer does. In Linux links have none, and
-// such multicasts are lost; nor does a bearer whose MTU is changed.
+// such multicasts are lost; nor does a bearer whose MTU is changed. A link whose peer wants less than minLinkMTU
+// carries no multicast that is larger.
 func (t *Table) limitBcastMTU(mtu int) {
 	if mtu < t.bcl.MTU() {
 		minWin, maxWin := t.bcl.MinWin(), t.bcl.MaxWin()

@@ -37,11 +37,11 @@ func (t *Table) linkUp(now mono.Time, p *peer, bearer int) {
 		l.SetActive(true)
 		link.AddBcPeer(now, t.bcl, l, le)
 		t.selectPrimary()
-		t.limitBcastMTU(l.MTU())
+		t.limitBcastMTU(max(l.MTU(), minLinkMTU))
 		t.bc.calcThreshold(t.bcl.BcPeers())
 		t.acts.push(action{kind: actNodeUp, p: p})
 	} else {
-		t.limitBcastMTU(l.MTU())
+		t.limitBcastMTU(max(l.MTU(), minLinkMTU))
 		switch {
 		case l.Priority() > old.Priority():
 			p.active = [2]int{bearer, bearer}
