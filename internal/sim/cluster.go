@@ -73,6 +73,7 @@ type site struct {
 	ready names.Ready
 	sub   *names.Subscriber
 	links [][]linkView // [segment][peer site]
+	lost  []mono.Time  // by peer site: virtual time of the last loss of contact
 	downs []linkID     // gone in this step
 	bound []binding
 }
@@ -140,6 +141,7 @@ func (s *site) start() {
 		s.links[k] = make([]linkView, len(c.sites))
 	}
 	s.ports = map[uint32]*half{}
+	s.lost = make([]mono.Time, len(c.sites))
 	s.bound, s.downs, s.halves = nil, nil, nil
 	r := newRand(c.sc.Seed, 's'<<48|uint64(s.h.Index)<<32|uint64(s.life))
 	cfg := stack.Config{ID: s.id, Rand: r.Uint32}
@@ -314,6 +316,7 @@ func (s *site) takeDowns(now mono.Time) {
 func (s *site) lostContact(now mono.Time, peer int) {
 	p := s.c.sites[peer]
 	s.c.Tracef("%2d == contact with %d lost", s.h.Index, peer)
+	s.lost[peer] = s.c.now
 	s.c.excuse(s, p)
 	if n := s.st.Names().RemoteLen(p.addr); n != 0 {
 		s.c.Failf("site %d keeps %d names of node %x, which is down", s.h.Index, n, p.addr)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"slices"
 
@@ -136,7 +137,7 @@ func (h *half) recv(now mono.Time) {
 	c := h.s.c
 	buf := make([]byte, 16384)
 	for {
-		n, _, err := h.sk.Recv(now, buf, 0)
+		n, info, err := h.sk.Recv(now, buf, 0)
 		switch {
 		case err == socket.ErrWouldBlock:
 			return
@@ -148,7 +149,7 @@ func (h *half) recv(now mono.Time) {
 			delete(c.conns, h.conn.id)
 			return
 		case err != nil:
-			h.broken(now, "read", err)
+			h.broken(now, fmt.Sprintf("read (%v)", info.Err), err)
 			return
 		}
 		b := buf[:n]

@@ -32,7 +32,8 @@ func (sc *Scenario) patience() time.Duration {
 //
 //   - s heard nothing of p for the tolerance, and at least three packets between them were lost in that time, or one of
 //     them was stalled;
-//   - p lost its end of the link just before, and so told s, or was switched on or off;
+//   - p lost its end of the link just before, and so told s, or lost contact altogether and waits for s to lose it too,
+//     or was switched on or off;
 //   - the carrier at one of them went, or
 //   - packets were lost for so long that one of them reached the limit of retransmission, 10 times the tolerance.
 func (c *Cluster) judgeDown(s, p *site, seg int) {
@@ -47,7 +48,7 @@ func (c *Cluster) judgeDown(s, p *site, seg int) {
 	switch {
 	case p.booted >= recent, s.booted >= recent, s.carrier[seg] >= recent, p.carrier[seg] >= recent:
 		return
-	case p.st != nil && p.links[seg][s.h.Index].lastDown >= max(recent, 1):
+	case p.st != nil && (p.links[seg][s.h.Index].lastDown >= max(recent, 1) || p.lost[s.h.Index] >= max(recent, 1)):
 		return
 	case to.lastRx <= silentSince && (to.dropsSince(lossWindow)+from.dropsSince(lossWindow) >= 3 || max(s.stallEnd, p.stallEnd) >= lossWindow):
 		return

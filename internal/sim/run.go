@@ -183,8 +183,15 @@ func (c *Cluster) farewell() {
 			return
 		}
 	}
-	if c.Run(c.now.Add(drainTime)) != nil {
-		return
+	for seen := -1; ; { // slow networks take their time
+		got := c.cs.Messages + c.cs.Multicasts + c.cs.Octets
+		if got == seen {
+			break
+		}
+		seen = got
+		if c.Run(c.now.Add(drainTime)) != nil {
+			return
+		}
 	}
 	c.complete()
 	if why := c.converged(); why != "" && c.err == nil {

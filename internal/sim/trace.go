@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"midplane/internal/mono"
+	"midplane/internal/tipc/msg"
 	"midplane/internal/tipc/wire"
 )
 
@@ -133,7 +134,31 @@ func describe(pkt []byte) string {
 		if m.NonSeq() {
 			s += " bcast"
 		}
-		return s + fmt.Sprintf(" seq %d ack %d bcack %d size %d", m.SeqNo(), m.Ack(), m.BcastAck(), m.Size())
+		s += fmt.Sprintf(" seq %d ack %d bcack %d size %d", m.SeqNo(), m.Ack(), m.BcastAck(), m.Size())
+		switch {
+		case m.IsData():
+			s += fmt.Sprintf(" port %x>%x", m.OrigPort(), m.DestPort())
+			if e := m.ErrCode(); e != wire.CodeOK {
+				s += fmt.Sprintf(" %v", e)
+			}
+			if m.IsSyn() {
+				s += " SYN"
+			}
+		case u == wire.UserTunnel && m.Type() == wire.TypeFailover && m.FragmNo() <= 1:
+			s += " { " + describe(m.InnerHdr()) + " }"
+		case u == wire.UserBundler:
+			s += " {"
+			for pos := 0; ; {
+				in, next, ok := msg.Extract(m, pos)
+				if !ok || next <= pos {
+					break
+				}
+				s += " " + describe(in) + ";"
+				pos = next
+			}
+			s += " }"
+		}
+		return s
 	}
 }
 

@@ -1,6 +1,9 @@
 package socket
 
 import (
+	"cmp"
+	"slices"
+
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/wire"
@@ -80,6 +83,29 @@ func (s *Sock) releaseHeld(now mono.Time) {
 		s.deliverMcast(now, q)
 	}
 	s.boundHeld()
+}
+
+// releaseNode ends all waiting for the order of a node's multicasts when contact with it is lost: what is missing never
+// comes, and what comes after new contact must not be mixed up with it, as it is in Linux.
+func (t *Table) releaseNode(now mono.Time, node uint32) {
+	var holding []*Sock
+	for _, s := range t.socks {
+		for b := s.defq.Front(); b != nil; b = b.Next() {
+			if b.Msg.OrigNode() == node {
+				holding = append(holding, s)
+				break
+			}
+		}
+	}
+	slices.SortFunc(holding, func(a, b *Sock) int { return cmp.Compare(a.port, b.port) })
+	for _, s := range holding {
+		for b := s.defq.Front(); b != nil; b = b.Next() {
+			if b.Msg.OrigNode() == node {
+				b.NextRetr = now
+			}
+		}
+		s.releaseHeld(now)
+	}
 }
 
 // late is a held message that has waited for too long, or nil.
