@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -48,26 +47,15 @@ type side struct {
 	norm *strings.Replacer // from this node's answers to words that both have in common
 }
 
-// buildBinary makes the midplane program, and a link to it named tipc.
-func buildBinary(t *testing.T, dir string) (binary, tool string) {
-	t.Helper()
-	binary, tool = filepath.Join(dir, "midplane"), filepath.Join(dir, "tipc")
-	if out, err := exec.Command("go", "build", "-o", binary, "midplane/cmd/midplane").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if err := os.Symlink("midplane", tool); err != nil {
-		t.Fatal(err)
-	}
-	return binary, tool
-}
-
 // newToolPair makes the cluster; medium is udp or eth.
 func newToolPair(t *testing.T, medium string) *toolPair {
 	t.Helper()
 	lab.Require(t)
-	p := &toolPair{t: t, dir: t.TempDir(), bearer: "u0", words: "media udp name u0"}
-	p.binary, p.tool = buildBinary(t, p.dir)
-	p.control = filepath.Join(p.dir, "control")
+	p := &toolPair{t: t, dir: t.TempDir(), binary: lab.Binary(t), bearer: "u0", words: "media udp name u0"}
+	p.control, p.tool = filepath.Join(p.dir, "control"), filepath.Join(p.dir, "tipc")
+	if err := os.Symlink(p.binary, p.tool); err != nil {
+		t.Fatal(err)
+	}
 	net := lab.NewNetwork(t)
 	p.guest = net.Guests(1, lab.GuestConfig{Name: guestName})[0]
 	p.host = net.Host(1)
@@ -460,6 +448,7 @@ func (p *toolPair) mistakes(t *testing.T, medium string) {
 			{"bearer add media udp name u0", 2, "missing remoteip", false},
 			{"bearer add media udp name u0 remoteip 10.99.0.77", 1, "multicast", false},
 			{"bearer disable", 2, "missing media", false},
+			{"link set tolerance 1500x link LINK", 2, "want a number", true}, // Linux's tool reads 1500
 		}...)
 	}
 	t.Run("mistakes", func(t *testing.T) {
