@@ -12,14 +12,26 @@ import (
 
 // port is an enabled bearer.
 type port struct {
-	b     bearer.Bearer
-	id    int
-	learn peerList // nil: it has no list of peers
+	b       bearer.Bearer
+	id      int
+	learn   peerList  // nil: it has no list of peers
+	readers []*reader // the first is that of unicast
 }
 
 // peerList is a bearer that sends to a list of peers in place of multicast.
 type peerList interface {
 	AddPeer(netip.AddrPort) error
+}
+
+// close closes the driver, which ends the readers, also one that stands back. Called without e.mu.
+func (p *port) close() error {
+	err := p.b.Close()
+	for _, x := range p.readers {
+		x.e.mu.Lock()
+		x.release()
+		x.e.mu.Unlock()
+	}
+	return err
 }
 
 // EnableBearer puts b into use. cfg's fields that b knows better are taken from b. The engine owns b from then on, and
@@ -44,7 +56,9 @@ func (e *Engine) EnableBearer(b bearer.Bearer, cfg stack.Bearer) error {
 	}
 	e.ports[p.id] = p
 	for _, r := range b.Readers() {
-		e.wg.Go(func() { e.read(p, r) })
+		x := newReader(e, p, r)
+		p.readers = append(p.readers, x)
+		e.wg.Go(x.run)
 	}
 	if ev := b.Events(); ev != nil {
 		e.wg.Go(func() { e.watch(p, ev) })
@@ -52,32 +66,6 @@ func (e *Engine) EnableBearer(b bearer.Bearer, cfg stack.Bearer) error {
 	e.unlock()
 	e.log.Info("bearer enabled", "name", cfg.Name, "addr", cfg.Addr.String(), "mtu", cfg.MTU)
 	return nil
-}
-
-// read is the goroutine of one reader: all packets of a batch go through the core under one lock.
-func (e *Engine) read(p *port, r bearer.Reader) {
-	pkts := make([]bearer.Packet, bearer.BatchSize)
-	for {
-		n, err := r.ReadBatch(pkts)
-		if err != nil {
-			return
-		}
-		e.lock()
-		if e.ports[p.id] == p && !e.closed {
-			now := mono.Now()
-			for i := range pkts[:n] {
-				e.stack.HandlePacket(now, p.id, pkts[i].Src, pkts[i].Data)
-			}
-			if p.learn != nil {
-				for _, l := range e.stack.TakeLearned() {
-					if l.Bearer == p.id {
-						_ = p.learn.AddPeer(l.Addr.IP) // full: the peer has to be configured
-					}
-				}
-			}
-		}
-		e.unlock()
-	}
 }
 
 // watch follows the changes below a bearer (net/tipc/bearer.c tipc_l2_device_event).
@@ -123,7 +111,7 @@ func (e *Engine) DisableBearer(name string) error {
 		}
 		e.unlock()
 		e.log.Info("bearer disabled", "name", name)
-		if cerr := p.b.Close(); err == nil {
+		if cerr := p.close(); err == nil {
 			err = cerr
 		}
 		return err

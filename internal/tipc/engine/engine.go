@@ -45,6 +45,8 @@ type Engine struct {
 	spare   *buf.Batch
 	timer   *time.Timer
 	armed   mono.Time // when timer fires; mono.Never: not at all
+	waiting int       // receivers and senders of connections to other nodes that wait
+	woken   int       // of these receivers, woken by the last batch of packets
 
 	overtime chan struct{} // tells the sender goroutine to take over
 	wg       sync.WaitGroup
@@ -256,7 +258,7 @@ func (e *Engine) stop(inOrder bool) error {
 	e.mu.Unlock()
 	for _, p := range ports {
 		if p != nil {
-			p.b.Close()
+			p.close()
 		}
 	}
 	close(e.overtime)

@@ -26,6 +26,8 @@ type Socket struct {
 	rd, wr  wait.Gate  // guarded by e.mu, as is closed
 	closed  bool
 	dialing bool // Connect waits
+	remote  bool // connected to another node
+	waiting int  // receivers that wait, if it is
 }
 
 var (
@@ -87,11 +89,18 @@ func (e *Engine) own(s *socket.Sock, t sockif.Type) *Socket {
 func (u *Socket) wake(r socket.Readiness) {
 	const broken = socket.ReadyHup | socket.ReadyRdHup | socket.ReadyErr
 	if r&(socket.ReadyIn|broken) != 0 {
+		u.e.woken += u.waiting
 		u.rd.Wake()
 	}
 	if r&(socket.ReadyOut|broken) != 0 || u.dialing {
 		u.wr.Wake()
 	}
+}
+
+// connected notes where the peer is.
+func (u *Socket) connected() {
+	a, err := u.s.PeerAddr()
+	u.remote = err == nil && a.Node != u.e.stack.Addr() && a.Node != 0
 }
 
 // begin tells why a call through g cannot begin or go on.
@@ -160,7 +169,9 @@ func (u *Socket) Accept() (sockif.Socket, error) {
 		}
 		c, err := u.s.Accept(mono.Now())
 		if err == nil {
-			return u.e.own(c, u.typ), nil
+			n := u.e.own(c, u.typ)
+			n.connected()
+			return n, nil
 		}
 		if err != socket.ErrWouldBlock {
 			return nil, err
@@ -190,6 +201,8 @@ func (u *Socket) Connect(ctx context.Context, to sockif.Dest) error {
 			return oerr
 		}
 		switch err = u.s.ConnectResult(); err {
+		case nil:
+			u.connected()
 		case socket.ErrInProgress:
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -230,7 +243,7 @@ func (u *Socket) Send(p []byte, to sockif.Dest) (sent int, err error) {
 			return sent, err
 		}
 		p = p[n:]
-		if err := u.wr.Wait(); err != nil {
+		if err := u.waitSend(); err != nil {
 			return sent, err
 		}
 	}
@@ -264,7 +277,7 @@ func (u *Socket) recv(p []byte, flags socket.RecvFlags) (int, sockif.Info, error
 		case nil:
 			return n, sockif.Info{From: i.From, Dest: i.Dest, HasDest: i.HasDest, Err: i.Err, Truncated: i.Truncated}, nil
 		case socket.ErrWouldBlock:
-			if err := u.rd.Wait(); err != nil {
+			if err := u.waitRecv(); err != nil {
 				return 0, sockif.Info{}, err
 			}
 		case io.EOF:
@@ -276,6 +289,34 @@ func (u *Socket) recv(p []byte, flags socket.RecvFlags) (int, sockif.Info, error
 			return 0, sockif.Info{}, err
 		}
 	}
+}
+
+// waitRecv waits for something to receive, or reads the packets that may bring it.
+func (u *Socket) waitRecv() error {
+	if !u.remote {
+		return u.rd.Wait()
+	}
+	if x := u.e.unicastReader(); x != nil && x.lead() {
+		return nil
+	}
+	u.waiting++
+	u.e.waiting++
+	err := u.rd.Wait()
+	u.waiting--
+	u.e.waiting--
+	return err
+}
+
+// waitSend waits for room to send.
+func (u *Socket) waitSend() error {
+	if u.remote {
+		u.e.waiting++
+		defer func() { u.e.waiting-- }()
+		if x := u.e.unicastReader(); x != nil && x.stood && !x.busy {
+			x.release()
+		}
+	}
+	return u.wr.Wait()
 }
 
 // SetReadDeadline implements sockif.Socket.
