@@ -25,5 +25,9 @@
 // and after the network has healed:
 //
 //   - all nodes that run have contact with each other on every bearer, and equal name tables that hold what is bound;
-//   - everything sent since contact was made has arrived.
+//   - everything sent since contact was made has arrived, a last message between each two nodes included;
+//   - nothing is left in queues, no sender still waits for a link, no socket or peer remains that nobody uses.
+//
+// TIPC promises nothing across a loss of contact, so the oracle excuses what was under way then; it does not excuse
+// repetition or wrong order, nor loss of contact that the faults do not explain.
 package sim

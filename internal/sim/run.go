@@ -210,6 +210,19 @@ func (c *Cluster) bounded() {
 			if d := sk.RecvQueueDepth(); d != 0 {
 				c.Failf("site %d: %d messages wait at port %d in a cluster at rest", s.h.Index, d, sk.Port())
 			}
+			if i := sk.Info(); i.LinkCong || i.SendQ != 0 && i.Connected && !i.ConnCong {
+				c.Failf("site %d: port %d was not woken: %+v", s.h.Index, sk.Port(), i)
+			}
+		}
+		if n, most := s.st.Sockets().Len(), 5+len(s.halves); n > most { // one is the topology server's
+			c.Failf("site %d: %d sockets are left of %d", s.h.Index, n, most)
+		}
+		peers := 0
+		for range s.st.Nodes().Nodes() {
+			peers++
+		}
+		if peers >= len(c.sites) {
+			c.Failf("site %d knows %d peers of %d", s.h.Index, peers, len(c.sites)-1)
 		}
 	}
 }
