@@ -103,7 +103,7 @@ func (e *Engine) lock() { e.mu.Lock() }
 // there is to send. Every way out of the lock that may have changed the core goes through it.
 func (e *Engine) unlock() {
 	now := e.settle()
-	if e.sending || !e.stack.HasOutput() {
+	if e.sending || e.closed || !e.stack.HasOutput() {
 		e.mu.Unlock()
 		return
 	}
