@@ -134,7 +134,7 @@ func TestNoAllocationsInSteadyState(t *testing.T) {
 		step()
 	}
 	d.up[1].n = 0
-	if n := testing.AllocsPerRun(100, step); n > 1 { // a garbage collection empties the buffer pools now and then
+	if n := testing.AllocsPerRun(100, step); n > 1 && !raceEnabled { // a garbage collection empties the buffer pools now and then
 		t.Errorf("%v allocations for 32 messages", n)
 	}
 	if d.up[1].n != 101*32 {
