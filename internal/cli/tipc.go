@@ -11,10 +11,19 @@ import (
 // newTipc is iproute2's tool, which parses its arguments itself, and two verbs that iproute2 lacks.
 func newTipc(e *env) *cobra.Command {
 	c := &cobra.Command{
-		Use:                "tipc [-h] [-j] [-p] [--control PATH] COMMAND ...",
-		Short:              "Show and change a TIPC node, with the grammar of iproute2's tipc tool",
+		Use:   "tipc [-h] [-j] [-p] [--control PATH] COMMAND ...",
+		Short: "Show and change a TIPC node, with the grammar of iproute2's tipc tool",
+		Long: `Shows and changes a node with the grammar of iproute2's tipc tool. Each word may be abbreviated to any unique beginning;
+"midplane tipc -h WORD..." explains a command.
+
+` + tipctool.Manual() + `
+
+-j answers in JSON, -p indents it. --control PATH names the control socket of the node to ask.`,
 		DisableFlagParsing: true,
-		Args:               cobra.ArbitraryArgs,
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return tipctool.Complete(args), cobra.ShellCompDirectiveNoFileComp
+		},
+		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			name := "midplane tipc"
 			if c.Root().Use == "tipc" {

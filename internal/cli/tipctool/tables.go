@@ -5,7 +5,8 @@ import (
 	"midplane/tipc"
 )
 
-var root = &command{short: "Shows and changes a TIPC node", sub: []*command{
+var root = &command{short: "Shows and changes a TIPC node", long: `Two more commands explain themselves with --help: pipe connects standard input and output to a service,
+subscribe TYPE[:LOWER:UPPER] reports bindings as they come and go.`, sub: []*command{
 	bearerCmd, linkCmd, mediaCmd,
 	{name: "nametable", short: "show the name table", sub: []*command{{name: "show", short: "show the name table", run: nametableShow}}},
 	nodeCmd,
