@@ -115,7 +115,7 @@ func (f BearerFields) Bearer() (Bearer, error) {
 		for key, given := range map[string]bool{"name": f.Name != "", "localip": f.LocalIP != "", "localport": f.LocalPort != 0,
 			"remoteip": len(f.RemoteIP) > 0, "remoteport": f.RemotePort != 0, "group": f.Group != "", "mtu": f.MTU != 0} {
 			if given {
-				return nil, fieldError(key, "", "no such setting for an eth bearer")
+				return nil, fieldError(key, "", "it left out: an eth bearer has no such setting")
 			}
 		}
 		b = Ethernet{Device: f.Device, BearerSettings: set}

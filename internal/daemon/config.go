@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -53,7 +54,7 @@ func ParseConfig(text []byte) (Config, error) {
 	dec := toml.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&f); err != nil {
-		return Config{}, explain(err)
+		return Config{}, explain(err, text)
 	}
 	c := Config{Control: f.Control}
 	if f.Identity != "" {
@@ -112,8 +113,14 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// explain makes a decoder's error say the line and the key.
-func explain(err error) error {
+// wrongType is what the decoder says about a value of another type; kinds are its types in words.
+var (
+	wrongType = regexp.MustCompile(`^toml: cannot decode TOML \w+ into .* of type (\S+)$`)
+	kinds     = map[string]string{"string": "text in quotes", "int": "a whole number", "int64": "a whole number", "[]string": "a list of texts in quotes, in brackets"}
+)
+
+// explain makes a decoder's error say the line and the key, and where it can the value and what would be right.
+func explain(err error, text []byte) error {
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
 		e := strict.Errors[0]
@@ -124,6 +131,10 @@ func explain(err error) error {
 	if errors.As(err, &dec) {
 		line, _ := dec.Position()
 		if key := strings.Join(dec.Key(), "."); key != "" {
+			if m := wrongType.FindStringSubmatch(dec.Error()); m != nil && kinds[m[1]] != "" {
+				_, value, _ := strings.Cut(strings.Split(string(text), "\n")[line-1], "=")
+				return fmt.Errorf("line %d: %s: %s is not right: want %s", line, key, strings.TrimSpace(value), kinds[m[1]])
+			}
 			return fmt.Errorf("line %d: %s: %s", line, key, strings.TrimPrefix(dec.Error(), "toml: "))
 		}
 		return fmt.Errorf("line %d: %s", line, strings.TrimPrefix(dec.Error(), "toml: "))

@@ -55,7 +55,10 @@ func TestConfigErrors(t *testing.T) {
 	for text, want := range map[string][]string{
 		`identity = "x!y"`:            {"node identity", `"x!y"`, "want"},
 		`netid = 0`:                   {"netid", `"0"`, "1 to"},
-		`netid = "x"`:                 {"line 1", "netid"},
+		`netid = "x"`:                 {"line 1", "netid", `"x" is not right`, "a whole number"},
+		`identity = 5`:                {"line 1", "identity", "5 is not right", "text in quotes"},
+		bearer + `remoteip = "x"`:     {"line 5", "bearer.remoteip", `"x" is not right`, "a list of texts"},
+		bearer + `priority = []`:      {"line 5", "bearer.priority", "[] is not right", "a whole number"},
 		`address = "1.2"`:             {"address", `"1.2"`, "Z.C.N"},
 		`loglevel = "loud"`:           {"loglevel", `"loud"`, "debug"},
 		"\nidentty = \"x\"":           {"line 2", `"identty"`, "identity"},
