@@ -39,6 +39,9 @@ type mmsgRx struct {
 	bufs  []byte
 	size  int // of one buffer
 
+	// flags is MSG_DONTWAIT, or MSG_WAITFORONE to wait in the system call.
+	flags int
+
 	n    int // messages received and
 	used int // how many headers the last call may have changed
 
@@ -64,6 +67,7 @@ func (r *mmsgRx) init(conn syscall.Conn, count, size int) (err error) {
 	r.fn = r.receive
 	r.used = count
 	r.ask = 1
+	r.flags = unix.MSG_DONTWAIT
 	r.resize(size)
 	return nil
 }
@@ -121,9 +125,9 @@ func (r *mmsgRx) receive(fd uintptr) bool {
 	for {
 		n, e := 1, syscall.Errno(0)
 		if r.ask == 1 {
-			e = sys.Recvmsg(int(fd), &r.msgs[0], unix.MSG_DONTWAIT)
+			e = sys.Recvmsg(int(fd), &r.msgs[0], r.flags)
 		} else {
-			n, e = sys.Recvmmsg(int(fd), r.msgs[:r.ask], unix.MSG_DONTWAIT)
+			n, e = sys.Recvmmsg(int(fd), r.msgs[:r.ask], r.flags)
 		}
 		switch e {
 		case unix.EINTR:

@@ -318,8 +318,8 @@ type UDP struct {
 	bcast wire.MediaAddr
 	stats counters
 
-	conn      *net.UDPConn // bound to the local address
-	groupConn *net.UDPConn // bound to the group, nil with a list of peers
+	conn      udpConn // bound to the local address
+	groupConn udpConn // bound to the group, nil with a list of peers
 	readers   []Reader
 	sndbuf    int
 	rcvbuf    int
@@ -331,6 +331,12 @@ type UDP struct {
 	send   func(b *buf.Batch, id int) error
 
 	once sync.Once
+}
+
+// udpConn is a socket: *net.UDPConn or, on Linux, *waitSock.
+type udpConn interface {
+	LocalAddr() net.Addr
+	Close() error
 }
 
 var _ Bearer = (*UDP)(nil)

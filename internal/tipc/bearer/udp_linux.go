@@ -24,58 +24,92 @@ const (
 // open makes the sockets.
 func (u *UDP) open() error {
 	p := u.plan
-	conn, err := u.socket(p.local, false)
+	fd, err := u.socket(p.local, false)
 	if err != nil {
 		return err
 	}
-	u.conn = conn
-	if p.group.IsValid() {
-		if u.groupConn, err = u.socket(netip.AddrPortFrom(p.group.Addr(), p.groupPort()), true); err != nil {
+	if p.Plain {
+		conn, err := netConn(fd, u.name)
+		if err != nil {
 			return err
 		}
-	}
-	if p.Plain {
-		u.send = u.sendPlain
-		u.readers = []Reader{newPlainReader(u, u.conn, false)}
-		if u.groupConn != nil {
-			u.readers = append(u.readers, newPlainReader(u, u.groupConn, true))
+		u.conn, u.send = conn, u.sendPlain
+		u.readers = []Reader{newPlainReader(u, conn, false)}
+		if !p.group.IsValid() {
+			return nil
 		}
+		if fd, err = u.socket(netip.AddrPortFrom(p.group.Addr(), p.groupPort()), true); err != nil {
+			return err
+		}
+		if conn, err = netConn(fd, u.name); err != nil {
+			return err
+		}
+		u.groupConn = conn
+		u.readers = append(u.readers, newPlainReader(u, conn, true))
 		return nil
 	}
-	tx := &udpTx{u: u, gso: !p.NoOffload && u.probeGSO()}
-	if err := tx.mm.init(u.conn, &u.stats); err != nil {
+	sock, err := newWaitSock(fd)
+	if err != nil {
+		return err
+	}
+	u.conn = sock
+	tx := &udpTx{u: u, gso: !p.NoOffload && probeGSO(fd)}
+	if err := tx.mm.init(sock, &u.stats); err != nil {
 		return err
 	}
 	tx.mm.refused = tx.refused
 	u.send = tx.write
-	for _, c := range []*net.UDPConn{u.conn, u.groupConn} {
-		if c == nil {
-			continue
-		}
-		r := &udpRx{u: u, group: c == u.groupConn}
-		if err := r.mm.init(c, udpRxBatch, udpRxSize); err != nil {
-			return err
-		}
-		u.readers = append(u.readers, r)
+	if err := u.addReader(sock, false); err != nil || !p.group.IsValid() {
+		return err
 	}
+	if fd, err = u.socket(netip.AddrPortFrom(p.group.Addr(), p.groupPort()), true); err != nil {
+		return err
+	}
+	if sock, err = newWaitSock(fd); err != nil {
+		return err
+	}
+	u.groupConn = sock
+	return u.addReader(sock, true)
+}
+
+func (u *UDP) addReader(s *waitSock, group bool) error {
+	r := &udpRx{u: u, sock: s, group: group}
+	if err := r.mm.init(s, udpRxBatch, udpRxSize); err != nil {
+		return err
+	}
+	u.readers = append(u.readers, r)
 	return nil
+}
+
+// netConn makes a socket one of the net package's. fd is closed.
+func netConn(fd int, name string) (*net.UDPConn, error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close() // the net package works on a duplicate
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return pc.(*net.UDPConn), nil
 }
 
 // socket makes a UDP socket bound to at. A socket for the group receives that
 // group's datagrams from this bearer's interface only.
-func (u *UDP) socket(at netip.AddrPort, group bool) (*net.UDPConn, error) {
+func (u *UDP) socket(at netip.AddrPort, group bool) (fd int, err error) {
 	p := u.plan
 	v6 := at.Addr().Is6()
 	family := unix.AF_INET
 	if v6 {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return -1, os.NewSyscallError("socket", err)
 	}
-	f := os.NewFile(uintptr(fd), u.name)
-	defer f.Close() // the net package works on a duplicate
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
 
 	rcv, snd := sys.SetBuffers(fd, p.RecvBuf, p.SendBuf)
 	if !group {
@@ -114,7 +148,7 @@ func (u *UDP) socket(at netip.AddrPort, group bool) (*net.UDPConn, error) {
 		set("SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(at.Port())}
 	if v6 {
@@ -127,18 +161,14 @@ func (u *UDP) socket(at netip.AddrPort, group bool) (*net.UDPConn, error) {
 		sa.(*unix.SockaddrInet4).Addr = at.Addr().As4()
 	}
 	if err := unix.Bind(fd, sa); err != nil {
-		return nil, &net.OpError{Op: "bind", Net: "udp", Addr: net.UDPAddrFromAddrPort(at), Err: os.NewSyscallError("bind", err)}
+		return -1, &net.OpError{Op: "bind", Net: "udp", Addr: net.UDPAddrFromAddrPort(at), Err: os.NewSyscallError("bind", err)}
 	}
 	if group {
 		if err := joinGroup(fd, at.Addr(), p.ifi.Index); err != nil {
-			return nil, err
+			return -1, err
 		}
 	}
-	pc, err := net.FilePacketConn(f)
-	if err != nil {
-		return nil, err
-	}
-	return pc.(*net.UDPConn), nil
+	return fd, nil
 }
 
 func joinGroup(fd int, group netip.Addr, ifindex int) error {
@@ -160,22 +190,15 @@ func needsZone(a netip.Addr) bool {
 }
 
 // probeGSO asks whether the kernel knows UDP_SEGMENT (Linux 4.18).
-func (u *UDP) probeGSO() bool {
-	raw, err := u.conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	ok := false
-	raw.Control(func(fd uintptr) {
-		_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
-		ok = err == nil
-	})
-	return ok
+func probeGSO(fd int) bool {
+	_, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
+	return err == nil
 }
 
 // udpRx is a reader of one of the sockets.
 type udpRx struct {
 	u     *UDP
+	sock  *waitSock
 	mm    mmsgRx
 	group bool
 
@@ -188,6 +211,20 @@ type udpRx struct {
 
 // ReadBatch implements Reader.
 func (r *udpRx) ReadBatch(p []Packet) (int, error) { return r.read(p, true) }
+
+// ReadBatchDirect implements DirectReader.
+func (r *udpRx) ReadBatchDirect(p []Packet) (int, error) {
+	r.mm.flags = unix.MSG_WAITFORONE
+	n, err := r.read(p, false)
+	r.mm.flags = unix.MSG_DONTWAIT
+	if n == 0 && err == nil && r.sock.shut.Load() {
+		err = ErrClosed
+	}
+	return n, err
+}
+
+// Kick implements DirectReader: an empty datagram from the socket to itself.
+func (r *udpRx) Kick() { r.sock.kick() }
 
 // TryReadBatch implements Reader.
 func (r *udpRx) TryReadBatch(p []Packet) (int, error) { return r.read(p, false) }
@@ -205,8 +242,8 @@ func (r *udpRx) read(p []Packet, wait bool) (int, error) {
 			r.mm.n = 0
 			return 0, err
 		}
-		if r.mm.n == 0 && !wait {
-			return 0, nil
+		if !wait {
+			return r.take(p), nil
 		}
 	}
 }

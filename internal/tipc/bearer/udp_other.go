@@ -59,11 +59,12 @@ func (u *UDP) open() error {
 	}
 	ga := net.UDPAddrFromAddrPort(p.group)
 	ga.Port = int(p.groupPort())
-	u.groupConn, err = net.ListenMulticastUDP(network, p.ifi, ga)
+	group, err := net.ListenMulticastUDP(network, p.ifi, ga)
 	if err != nil {
 		return err
 	}
-	u.groupConn.SetReadBuffer(p.RecvBuf)
-	u.readers = append(u.readers, newPlainReader(u, u.groupConn, true))
+	u.groupConn = group
+	group.SetReadBuffer(p.RecvBuf)
+	u.readers = append(u.readers, newPlainReader(u, group, true))
 	return nil
 }

@@ -128,7 +128,7 @@ func (u *UDP) sendOne(pkt []byte, dst netip.AddrPort) error {
 	if ip := dst.Addr(); ip.IsLinkLocalUnicast() && ip.Is6() || ip.IsLinkLocalMulticast() && ip.Is6() {
 		dst = netip.AddrPortFrom(ip.WithZone(u.plan.ifi.Name), dst.Port())
 	}
-	_, err := u.conn.WriteToUDPAddrPort(pkt, dst)
+	_, err := u.conn.(*net.UDPConn).WriteToUDPAddrPort(pkt, dst)
 	switch {
 	case err == nil:
 		u.stats.txCalls.Add(1)

@@ -16,6 +16,7 @@ type port struct {
 	id      int
 	learn   peerList  // nil: it has no list of peers
 	readers []*reader // the first is that of unicast
+	gone    bool      // close was called; guarded by the engine's mu
 }
 
 // peerList is a bearer that sends to a list of peers in place of multicast.
@@ -23,15 +24,17 @@ type peerList interface {
 	AddPeer(netip.AddrPort) error
 }
 
-// close closes the driver, which ends the readers, also one that stands back. Called without e.mu.
-func (p *port) close() error {
-	err := p.b.Close()
+// closePort closes the driver. All readers end, vacant ones too. Called without e.mu.
+func (e *Engine) closePort(p *port) error {
+	e.mu.Lock()
+	p.gone = true
 	for _, x := range p.readers {
-		x.e.mu.Lock()
-		x.release()
-		x.e.mu.Unlock()
+		if !x.busy {
+			x.handOver()
+		}
 	}
-	return err
+	e.mu.Unlock()
+	return p.b.Close()
 }
 
 // EnableBearer puts b into use. cfg's fields that b knows better are taken from b. The engine owns b from then on, and
@@ -55,8 +58,8 @@ func (e *Engine) EnableBearer(b bearer.Bearer, cfg stack.Bearer) error {
 		return err
 	}
 	e.ports[p.id] = p
-	for _, r := range b.Readers() {
-		x := newReader(e, p, r)
+	for i, r := range b.Readers() {
+		x := newReader(e, p, r, i == 0)
 		p.readers = append(p.readers, x)
 		e.wg.Go(x.run)
 	}
@@ -111,7 +114,7 @@ func (e *Engine) DisableBearer(name string) error {
 		}
 		e.unlock()
 		e.log.Info("bearer disabled", "name", name)
-		if cerr := p.close(); err == nil {
+		if cerr := e.closePort(p); err == nil {
 			err = cerr
 		}
 		return err

@@ -1,10 +1,11 @@
 // Package engine drives a stack.Stack: it gives the pure core time, datagrams and users.
 //
 // One mutex guards the stack. User goroutines run the core themselves under it; each bearer's reader goroutines hand in
-// received packets, and one timer calls Tick. Whoever leaves the lock first wakes the users whose sockets became ready,
-// then sends the datagrams that the core produced, with the lock released. While one goroutine sends, others only leave
-// their datagrams behind, and it takes them along in its next batch: batches grow with the load, and without load a
-// message goes out on the goroutine that wrote it. Datagrams keep their order.
+// received packets, or users who wait for such read them themselves, and one timer calls Tick. Whoever leaves the lock
+// first wakes the users whose sockets became ready, then sends the datagrams that the core produced, with the lock
+// released. While one goroutine sends, others only leave their datagrams behind, and it takes them along in its next
+// batch: batches grow with the load, and without load a message goes out on the goroutine that wrote it. Datagrams keep
+// their order.
 package engine
 
 import (
@@ -45,8 +46,11 @@ type Engine struct {
 	spare   *buf.Batch
 	timer   *time.Timer
 	armed   mono.Time // when timer fires; mono.Never: not at all
-	waiting int       // receivers and senders of connections to other nodes that wait
-	woken   int       // of these receivers, woken by the last batch of packets
+	vacant  mono.Time // when a vacant reader is to be taken over, at the earliest; 0: there is none
+	via     *reader   // whose packets the core has taken since settle; nil: those of none
+	led     int       // readers that users lead
+	waiting int       // users waiting that packets of readers have woken before
+	woken   int       // of these, woken since run looked last
 
 	overtime chan struct{} // tells the sender goroutine to take over
 	wg       sync.WaitGroup
@@ -135,8 +139,16 @@ func (e *Engine) settle() (now mono.Time) {
 			u.wake(s.Ready())
 		}
 	}
+	e.via = nil
+	if e.led > 0 {
+		e.kickLeaders()
+	}
 	// A timer that fires too early does no harm, so it is only ever moved forward.
-	if d := e.stack.Deadline(); d < e.armed {
+	d := e.stack.Deadline()
+	if e.vacant != 0 {
+		d = d.Min(e.vacant)
+	}
+	if d < e.armed {
 		e.armed = d
 		e.timer.Reset(max(0, d.Sub(now)))
 	}
@@ -211,7 +223,9 @@ func (e *Engine) tick() {
 	e.lock()
 	e.armed = mono.Never
 	if !e.closed {
-		e.stack.Tick(mono.Now())
+		now := mono.Now()
+		e.stack.Tick(now)
+		e.takeVacant(now)
 	}
 	e.unlock()
 }
@@ -258,7 +272,7 @@ func (e *Engine) stop(inOrder bool) error {
 	e.mu.Unlock()
 	for _, p := range ports {
 		if p != nil {
-			p.close()
+			e.closePort(p)
 		}
 	}
 	close(e.overtime)

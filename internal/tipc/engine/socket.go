@@ -25,9 +25,10 @@ type Socket struct {
 	wmu     sync.Mutex // held by Send on streams: a write is one piece. Taken before e.mu
 	rd, wr  wait.Gate  // guarded by e.mu, as is closed
 	closed  bool
-	dialing bool // Connect waits
-	remote  bool // connected to another node
-	waiting int  // receivers that wait, if it is
+	dialing bool    // Connect waits
+	via     *reader // whose packets woke it last; nil: it was none, or users cannot lead it
+	waiting int     // users in wait, if via was set
+	woken   bool    // since a user of it began to lead
 }
 
 var (
@@ -88,19 +89,18 @@ func (e *Engine) own(s *socket.Sock, t sockif.Type) *Socket {
 // wake lets those look again whom the readiness concerns.
 func (u *Socket) wake(r socket.Readiness) {
 	const broken = socket.ReadyHup | socket.ReadyRdHup | socket.ReadyErr
+	u.via = nil
+	if x := u.e.via; x != nil && x.direct != nil {
+		u.via = x
+	}
+	u.woken = true
+	u.e.woken += u.waiting
 	if r&(socket.ReadyIn|broken) != 0 {
-		u.e.woken += u.waiting
 		u.rd.Wake()
 	}
 	if r&(socket.ReadyOut|broken) != 0 || u.dialing {
 		u.wr.Wake()
 	}
-}
-
-// connected notes where the peer is.
-func (u *Socket) connected() {
-	a, err := u.s.PeerAddr()
-	u.remote = err == nil && a.Node != u.e.stack.Addr() && a.Node != 0
 }
 
 // begin tells why a call through g cannot begin or go on.
@@ -169,9 +169,7 @@ func (u *Socket) Accept() (sockif.Socket, error) {
 		}
 		c, err := u.s.Accept(mono.Now())
 		if err == nil {
-			n := u.e.own(c, u.typ)
-			n.connected()
-			return n, nil
+			return u.e.own(c, u.typ), nil
 		}
 		if err != socket.ErrWouldBlock {
 			return nil, err
@@ -201,8 +199,6 @@ func (u *Socket) Connect(ctx context.Context, to sockif.Dest) error {
 			return oerr
 		}
 		switch err = u.s.ConnectResult(); err {
-		case nil:
-			u.connected()
 		case socket.ErrInProgress:
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -224,6 +220,7 @@ func (u *Socket) Send(p []byte, to sockif.Dest) (sent int, err error) {
 	}
 	u.e.lock()
 	defer u.e.unlock()
+	lead := true
 	for {
 		if err := u.begin(&u.wr); err != nil {
 			return sent, err
@@ -243,7 +240,7 @@ func (u *Socket) Send(p []byte, to sockif.Dest) (sent int, err error) {
 			return sent, err
 		}
 		p = p[n:]
-		if err := u.waitSend(); err != nil {
+		if err := u.wait(&u.wr, &lead); err != nil {
 			return sent, err
 		}
 	}
@@ -268,6 +265,7 @@ func (u *Socket) Queued() int {
 func (u *Socket) recv(p []byte, flags socket.RecvFlags) (int, sockif.Info, error) {
 	u.e.lock()
 	defer u.e.unlock()
+	lead := true
 	for {
 		if err := u.begin(&u.rd); err != nil {
 			return 0, sockif.Info{}, err
@@ -277,7 +275,7 @@ func (u *Socket) recv(p []byte, flags socket.RecvFlags) (int, sockif.Info, error
 		case nil:
 			return n, sockif.Info{From: i.From, Dest: i.Dest, HasDest: i.HasDest, Err: i.Err, Truncated: i.Truncated}, nil
 		case socket.ErrWouldBlock:
-			if err := u.waitRecv(); err != nil {
+			if err := u.wait(&u.rd, &lead); err != nil {
 				return 0, sockif.Info{}, err
 			}
 		case io.EOF:
@@ -291,32 +289,27 @@ func (u *Socket) recv(p []byte, flags socket.RecvFlags) (int, sockif.Info, error
 	}
 }
 
-// waitRecv waits for something to receive, or reads the packets that may bring it.
-func (u *Socket) waitRecv() error {
-	if !u.remote {
-		return u.rd.Wait()
+// wait waits for the socket to become ready through g, or reads packets, which may make it so: the caller tries again.
+// lead says whether it may lead.
+func (u *Socket) wait(g *wait.Gate, lead *bool) error {
+	e, x := u.e, u.via
+	if x == nil {
+		return g.Wait()
 	}
-	if x := u.e.unicastReader(); x != nil && x.lead() {
-		return nil
+	if !x.busy {
+		if *lead && e.waiting == 0 && !g.Expired() {
+			u.woken = false
+			*lead = x.lead(u, g)
+			return nil
+		}
+		x.handOver()
 	}
 	u.waiting++
-	u.e.waiting++
-	err := u.rd.Wait()
+	e.waiting++
+	err := g.Wait()
 	u.waiting--
-	u.e.waiting--
+	e.waiting--
 	return err
-}
-
-// waitSend waits for room to send.
-func (u *Socket) waitSend() error {
-	if u.remote {
-		u.e.waiting++
-		defer func() { u.e.waiting-- }()
-		if x := u.e.unicastReader(); x != nil && x.stood && !x.busy {
-			x.release()
-		}
-	}
-	return u.wr.Wait()
 }
 
 // SetReadDeadline implements sockif.Socket.
@@ -326,8 +319,8 @@ func (u *Socket) SetReadDeadline(t time.Time) error { return u.setDeadline(&u.rd
 func (u *Socket) SetWriteDeadline(t time.Time) error { return u.setDeadline(&u.wr, t) }
 
 func (u *Socket) setDeadline(g *wait.Gate, t time.Time) error {
-	u.e.mu.Lock()
-	defer u.e.mu.Unlock()
+	u.e.lock()
+	defer u.e.unlock()
 	if u.closed || u.e.closed {
 		return net.ErrClosed
 	}
