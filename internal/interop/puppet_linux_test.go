@@ -123,7 +123,6 @@ func (a answer) err() string      { return a.e.Text("error") }
 func (a answer) text() string     { return a.e.Text("value") }
 func (a answer) number() int      { return a.e.Int("value") }
 func (a answer) String() string   { return fmt.Sprint(map[string]any(a.e)) }
-func (a answer) is() bool         { b, _ := a.e["value"].(bool); return b }
 func (a answer) field() lab.Event { m, _ := a.e["value"].(map[string]any); return lab.Event(m) }
 func (a answer) list() (out []int) {
 	l, _ := a.e["value"].([]any)
