@@ -97,11 +97,35 @@ func (p *toolPair) start(control string, bearers ...string) *lab.Proc {
 // theirs runs iproute2's tool in the guest.
 func (p *toolPair) theirs(line string) lab.Result {
 	p.t.Helper()
-	r, err := p.guest.Run(within(p.t, time.Minute), "tipc "+p.sides[0].line.Replace(line))
-	if err != nil {
-		p.t.Fatalf("tipc %s: %v", line, err)
+	return p.theirsAll(line)[0]
+}
+
+// theirsAll is theirs for many commands, one after the other.
+func (p *toolPair) theirsAll(lines ...string) (results []lab.Result) {
+	p.t.Helper()
+	var script strings.Builder
+	for _, line := range lines {
+		fmt.Fprintf(&script, "tipc %s 2>/tmp/tool.err; printf '\\001%%d\\001' $?; cat /tmp/tool.err; printf '\\002'\n", p.sides[0].line.Replace(line))
 	}
-	return r
+	r, err := p.guest.Run(within(p.t, time.Minute+time.Duration(len(lines))*2*time.Second), script.String())
+	if err != nil {
+		p.t.Fatalf("tipc %s: %v", lines[0], err)
+	}
+	for answer := range strings.SplitSeq(strings.TrimSuffix(r.Stdout, "\002"), "\002") {
+		part := strings.Split(answer, "\001")
+		if len(part) != 3 {
+			p.t.Fatalf("tipc %s: %q", lines[0], answer)
+		}
+		code, err := strconv.Atoi(part[1])
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		results = append(results, lab.Result{Stdout: part[0], Stderr: part[2], Code: code})
+	}
+	if len(results) != len(lines) {
+		p.t.Fatalf("%d answers to %d commands", len(results), len(lines))
+	}
+	return results
 }
 
 // ours runs our tool, by one of its two names.
@@ -253,11 +277,19 @@ func TestIntegrationTool(t *testing.T) {
 		t.Run(medium, func(t *testing.T) {
 			p := newToolPair(t, medium)
 			p.fill()
+			var wanted []comparison
+			var commands []string
 			for _, c := range comparisons {
-				if c.medium != "" && c.medium != medium {
-					continue
+				if c.medium == "" || c.medium == medium {
+					wanted = append(wanted, c)
+					for _, form := range forms {
+						commands = append(commands, form+c.line)
+					}
 				}
-				t.Run(c.line, func(t *testing.T) { p.compare(t, c) })
+			}
+			theirs := p.theirsAll(commands...)
+			for i, c := range wanted {
+				t.Run(c.line, func(t *testing.T) { p.compare(t, c, theirs[i*len(forms):]) })
 			}
 			p.changes(t, medium)
 			p.mistakes(t, medium)
@@ -298,10 +330,12 @@ func (p *toolPair) fill() {
 	p.learn()
 }
 
-// compare wants the same answer to one command, as text and as JSON.
-func (p *toolPair) compare(t *testing.T, c comparison) {
-	for i, form := range []string{"", "-j ", "-j -p "} {
-		theirs, ours := p.theirs(form+c.line), p.ours(i > 0, form+c.line)
+var forms = []string{"", "-j ", "-j -p "}
+
+// compare wants the same answer to one command, in all forms.
+func (p *toolPair) compare(t *testing.T, c comparison, linux []lab.Result) {
+	for i, form := range forms {
+		theirs, ours := linux[i], p.ours(i > 0, form+c.line)
 		if theirs.Code != 0 || ours.Code != 0 || theirs.Stderr != "" || ours.Stderr != "" {
 			t.Errorf("%s: exit %d %q and %d %q", form, theirs.Code, theirs.Stderr, ours.Code, ours.Stderr)
 			continue
@@ -358,8 +392,12 @@ func (p *toolPair) changes(t *testing.T, medium string) {
 				continue
 			}
 			p.guest.WaitPeers(1) // a change of priority resets the link
-			for _, line := range group.shown {
-				theirs, ours := p.theirs(line), p.ours(false, line)
+			if len(group.shown) == 0 {
+				continue
+			}
+			for i, theirs := range p.theirsAll(group.shown...) {
+				line := group.shown[i]
+				ours := p.ours(false, line)
 				c := comparison{line: line}
 				if diff := cmp.Diff(c.common(p.sides[0], theirs.Stdout), c.common(p.sides[1], ours.Stdout)); diff != "" || ours.Stdout == "" {
 					t.Errorf("after %s: %s: -Linux +ours\n%s", group.set, line, diff)
@@ -418,9 +456,9 @@ func (p *toolPair) mistakes(t *testing.T, medium string) {
 			{"node list extra", 2, `"extra"`, true},
 			{"node set", 2, "command is missing", false},
 			{"node set identity", 2, "missing identity", false},
-			{"node set identity other", 1, "midplane node --identity", false},
-			{"node set address 1.1.1", 1, "midplane node --address", false},
-			{"node set netid 5", 1, "midplane node --netid", false},
+			{"node set identity other", 1, "identity: ", false},
+			{"node set address 1.1.1", 1, "address: ", false},
+			{"node set netid 5", 1, "netid: ", false},
 			{"peer", 2, "command is missing", false},
 			{"peer remove", 2, "command is missing", false},
 			{"peer remove address", 2, "missing address", false},
@@ -452,8 +490,13 @@ func (p *toolPair) mistakes(t *testing.T, medium string) {
 		}...)
 	}
 	t.Run("mistakes", func(t *testing.T) {
+		var commands []string
 		for _, m := range list {
-			theirs, ours := p.theirs(m.line), p.ours(true, m.line)
+			commands = append(commands, m.line)
+		}
+		for i, theirs := range p.theirsAll(commands...) {
+			m := list[i]
+			ours := p.ours(true, m.line)
 			if (theirs.Code == 0) != m.lenient {
 				t.Errorf("%q: Linux's tool exits %d: %s", m.line, theirs.Code, theirs.Stderr)
 			}
@@ -472,8 +515,9 @@ func (p *toolPair) goingAndComing(t *testing.T, medium string) {
 			if theirs, ours := p.theirs(line), p.ours(true, line); theirs.Code != 0 || ours != (lab.Result{}) {
 				t.Errorf("%s: Linux %+v, ours %+v", line, theirs, ours)
 			}
-			for _, line := range show {
-				theirs, ours := p.theirs(line), p.ours(true, line)
+			for i, theirs := range p.theirsAll(show...) {
+				line := show[i]
+				ours := p.ours(true, line)
 				c := comparison{line: line, counters: true}
 				if diff := cmp.Diff(c.common(p.sides[0], theirs.Stdout), c.common(p.sides[1], ours.Stdout)); diff != "" || theirs.Code != 0 || ours.Code != 0 {
 					t.Errorf("%s: -Linux +ours\n%s", line, diff)
