@@ -42,7 +42,6 @@ type Config struct {
 type Node struct {
 	opener sockif.Opener
 	engine *engine.Engine // nil: the node is a daemon's
-	netID  uint32
 }
 
 // NewNode starts a node inside the program. It returns at once; the first contact with other nodes follows within about
@@ -55,7 +54,7 @@ func NewNode(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, opError("new node", nil, err)
 	}
-	n := &Node{opener: e, engine: e, netID: cfg.NetID}
+	n := &Node{opener: e, engine: e}
 	for _, b := range cfg.Bearers {
 		if err := n.EnableBearer(b); err != nil {
 			n.Close()
@@ -281,8 +280,10 @@ func (n *Node) openBearer(b Bearer) (bearer.Bearer, stack.Bearer, error) {
 	window := maxWindow
 	switch b := b.(type) {
 	case UDP:
+		var netID uint32
+		n.engine.Do(func(_ mono.Time, s *stack.Stack) { netID = s.NetID() })
 		c := bearer.UDPConfig{Name: b.Name, LocalIP: b.LocalIP, LocalPort: b.LocalPort, RemotePort: b.RemotePort,
-			Remote: b.Remotes, PeerList: b.PeerList, Device: b.Device, MTU: b.MTU, NetID: n.netID}
+			Remote: b.Remotes, PeerList: b.PeerList, Device: b.Device, MTU: b.MTU, NetID: netID}
 		if b.Group.IsValid() {
 			c.Remote = append(c.Remote, netip.AddrPortFrom(b.Group, uint16(b.RemotePort)))
 		}

@@ -15,6 +15,7 @@ import (
 	"midplane/internal/tipc/engine"
 	"midplane/internal/tipc/node"
 	"midplane/internal/tipc/stack"
+	"midplane/internal/tipc/wire"
 	"midplane/tipc"
 )
 
@@ -95,8 +96,9 @@ func (c *control) Node(context.Context) (n api.Node, err error) {
 	return n, nil
 }
 
+// SetNode works, as in Linux, until the first bearer is enabled.
 func (c *control) SetNode(_ context.Context, set api.NodeSet) error {
-	what := "nothing"
+	var what string
 	switch {
 	case set.Identity != nil:
 		what = "identity"
@@ -104,8 +106,24 @@ func (c *control) SetNode(_ context.Context, set api.NodeSet) error {
 		what = "address"
 	case set.NetID != nil:
 		what = "netid"
+	default:
+		return failf(api.Invalid, "want an identity, an address or a network id")
 	}
-	return failf(api.NotAllowed, "%s: a running node keeps it: start it with midplane node --%s, or in its configuration file", what, what)
+	err := c.e.Reconfigure(func(cfg *engine.Config) {
+		if set.Address != nil { // the identity follows from it
+			cfg.Addr, cfg.ID = uint32(*set.Address), wire.NodeID{}
+		}
+		if set.Identity != nil {
+			cfg.ID = wire.NodeID(*set.Identity)
+		}
+		if set.NetID != nil {
+			cfg.NetID = *set.NetID
+		}
+	})
+	if errors.Is(err, engine.ErrInUse) {
+		return failf(api.NotAllowed, "%s: %v: set it before that, or with midplane node --%s", what, err, what)
+	}
+	return refused(what, err)
 }
 
 func (c *control) SetKey(context.Context, api.KeySet) error {

@@ -383,6 +383,58 @@ func TestControlTells(t *testing.T) {
 	}
 }
 
+// Identity, address and network id can be set until the node is in use.
+func TestSetNode(t *testing.T) {
+	dir, err := os.MkdirTemp("", "mp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	d, err := Start(Config{Control: filepath.Join(dir, "c")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	ctx, c := t.Context(), api.NewClient(d.Control())
+	defer c.Close()
+	id, netid, addr := tipc.MustParseNodeID("renamed"), uint32(5000), tipc.MustParseNodeAddr("1.1.7")
+	for _, s := range []api.NodeSet{{Identity: &id}, {NetID: &netid}} {
+		if err := c.SetNode(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := c.Node(ctx); err != nil || n.Identity != id || n.NetID != netid {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if err := c.SetNode(ctx, api.NodeSet{Address: &addr}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Node(ctx); err != nil || n.Address != addr || n.NetID != netid {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if err := c.SetNode(ctx, api.NodeSet{}); !errors.Is(err, syscall.EINVAL) {
+		t.Error("nothing: ", err)
+	}
+	// The node is as good as a new one.
+	n := open(t, d)
+	l, err := n.Listen(service, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	published(t, n, service.Range())
+	if err := c.SetNode(ctx, api.NodeSet{Identity: &id}); !errors.Is(err, syscall.EPERM) {
+		t.Error("in use: ", err)
+	}
+	l.Close()
+	n.Close()
+	if err := c.EnableBearer(ctx, api.BearerEnable{Media: "udp", Name: "u", LocalIP: "127.0.0.1", LocalPort: freePort(t), RemoteIP: "127.0.0.9"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetNode(ctx, api.NodeSet{NetID: &netid}); !errors.Is(err, syscall.EPERM) {
+		t.Error("with a bearer: ", err)
+	}
+}
+
 // freePort is a UDP port that was free a moment ago.
 func freePort(t *testing.T) uint16 {
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")

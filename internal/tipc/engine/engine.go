@@ -10,6 +10,7 @@ package engine
 
 import (
 	crand "crypto/rand"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -34,10 +35,12 @@ type Config struct {
 // Engine is a running node. All methods are safe for concurrent use.
 type Engine struct {
 	log *slog.Logger
+	rnd *rand.Rand // used by the stack
 
 	// mu is a leaf: nothing else is locked, and nothing is waited for, while it is held.
 	mu      sync.Mutex
-	stack   *stack.Stack // this and all below: guarded by mu
+	cfg     Config       // this and all below: guarded by mu
+	stack   *stack.Stack // of that configuration
 	ports   [node.MaxBearers]*port
 	closed  bool
 	sending bool      // somebody sends: whoever leaves the lock just leaves datagrams behind
@@ -75,11 +78,10 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.ID == (wire.NodeID{}) && cfg.Addr == 0 {
 		cfg.ID = randomID(rnd)
 	}
-	e := &Engine{log: cfg.Logger, armed: mono.Never, spare: &buf.Batch{}, overtime: make(chan struct{}, 1)}
+	e := &Engine{log: cfg.Logger, rnd: rnd, cfg: cfg, armed: mono.Never, spare: &buf.Batch{}, overtime: make(chan struct{}, 1)}
 	e.sent.L = &e.mu
 	var err error
-	e.stack, err = stack.New(mono.Now(), stack.Config{ID: cfg.ID, Addr: cfg.Addr, NetID: cfg.NetID, Rand: rnd.Uint32})
-	if err != nil {
+	if e.stack, err = e.newStack(cfg); err != nil {
 		return nil, err
 	}
 	e.timer = time.AfterFunc(time.Hour, e.tick)
@@ -88,6 +90,41 @@ func New(cfg Config) (*Engine, error) {
 	e.lock()
 	e.unlock()
 	return e, nil
+}
+
+func (e *Engine) newStack(cfg Config) (*stack.Stack, error) {
+	return stack.New(mono.Now(), stack.Config{ID: cfg.ID, Addr: cfg.Addr, NetID: cfg.NetID, Rand: e.rnd.Uint32})
+}
+
+// ErrInUse is returned by Reconfigure when bearers are enabled or sockets are open.
+var ErrInUse = errors.New("bearers are enabled or sockets are open")
+
+// Reconfigure changes identity, address or network id, which is possible as long as nothing depends on them: it makes
+// the node anew. change gets the configuration in force.
+func (e *Engine) Reconfigure(change func(*Config)) error {
+	e.lock()
+	defer e.unlock()
+	if e.closed {
+		return net.ErrClosed
+	}
+	for _, p := range e.ports {
+		if p != nil {
+			return ErrInUse
+		}
+	}
+	for s := range e.stack.Sockets().Sockets() {
+		if _, ok := s.Owner.(*Socket); ok {
+			return ErrInUse
+		}
+	}
+	cfg := e.cfg
+	change(&cfg)
+	s, err := e.newStack(cfg)
+	if err != nil {
+		return err
+	}
+	e.cfg, e.stack = cfg, s
+	return nil
 }
 
 // randomID makes an identity that reads as a name, which the tipc tools show as it is. Linux would take it from the
