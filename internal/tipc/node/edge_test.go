@@ -43,7 +43,7 @@ func TestReplicastCongestion(t *testing.T) {
 	w := newWorld(t, 1)
 	a, b, c := w.add(1, 0), w.add(2, 0), w.add(3, 0)
 	w.run(3 * sec)
-	f := &mflow{h: a, port: 5, dests: all(2, 3), size: func() int { return 1000 }, method: Method{Rcast: true, Mandatory: true}}
+	f := &mflow{h: a, port: 5, dests: all(2, 3), size: func() int { return 1000 }, method: Method{Rcast: true, Mandatory: true, Wish: true}}
 	f.pump(1000)
 	if f.waiting != 2 {
 		t.Fatalf("waiting for %d links", f.waiting)

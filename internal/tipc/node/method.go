@@ -35,7 +35,8 @@ const defaultRatio = 10
 // the zero value is the kernel's start: broadcast, free to change.
 type Method struct {
 	Rcast     bool // the last message went as replicast
-	Mandatory bool // the user fixed Rcast
+	Mandatory bool // the user fixed the way, to replicast if Wish is set
+	Wish      bool // not Rcast itself as in the kernel, which so overlooks the change and lets messages overtake each other
 	Expires   mono.Time
 }
 
@@ -105,6 +106,7 @@ func (b *bcBase) selectMethod(now mono.Time, dests int, clusterCaps wire.Caps, m
 		return
 	}
 	if m.Mandatory {
+		m.Rcast = m.Wish
 		return
 	}
 	if clusterCaps&wire.CapMcastRbctl == 0 && now < expired {

@@ -27,7 +27,7 @@ func TestSelectMethod(t *testing.T) {
 			m: Method{Mandatory: true}, dests: 50, rcast: true},
 		{name: "a peer without replicast", base: func(b *bcBase) { b.canRcast = false }, dests: 1, rcast: false},
 		{name: "mandatory broadcast", m: Method{Mandatory: true}, dests: 1, rcast: false},
-		{name: "mandatory replicast", m: Method{Mandatory: true, Rcast: true}, dests: 50, rcast: true},
+		{name: "mandatory replicast", m: Method{Mandatory: true, Wish: true}, dests: 50, rcast: true},
 		{name: "forced broadcast", base: func(b *bcBase) { b.forced = ModeBroadcast }, dests: 1, rcast: false},
 		{name: "forced replicast", base: func(b *bcBase) { b.forced = ModeReplicast }, dests: 50, rcast: true},
 		{name: "old cluster, too early", caps: wire.CapsAll &^ wire.CapMcastRbctl, m: Method{Expires: now + 1}, dests: 1, rcast: false},
@@ -89,5 +89,25 @@ func TestModeAndRatioSettings(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A way that the user fixes in the middle of the traffic is changed to in order, too.
+func TestFixedMethodKeepsOrder(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b, c := w.add(1, 0), w.add(2, 0), w.add(3, 0)
+	w.run(3 * sec)
+	f := &mflow{h: a, port: 5, dests: all(2, 3), size: func() int { return w.r.IntN(5000) }}
+	w.loss[0] = 0.2
+	for i := range 20 {
+		f.method.Mandatory, f.method.Wish = true, i%2 == 0
+		f.pump(5)
+		w.run(sec / 50)
+	}
+	w.loss[0] = 0
+	w.run(5 * sec)
+	f.check(b, c)
+	if f.sw < 10 {
+		t.Errorf("the way changed %d times only", f.sw)
 	}
 }

@@ -325,11 +325,11 @@ func TestMulticast(t *testing.T) {
 		t.Error("a listener took a multicast")
 	}
 	s.SetMcastReplicast()
-	if m := s.method; !m.Rcast || !m.Mandatory {
+	if m := s.method; !m.Wish || !m.Mandatory {
 		t.Error(m)
 	}
 	s.SetMcastBroadcast()
-	if m := s.method; m.Rcast || !m.Mandatory {
+	if m := s.method; m.Wish || !m.Mandatory {
 		t.Error(m)
 	}
 }

@@ -33,5 +33,7 @@
 //   - Send on a connecting socket is [ErrWouldBlock] rather than ENOTCONN.
 //   - Multicast messages that wait for order are delivered after 2 s at the latest, and the empty messages that mark a
 //     sender's change of method are never delivered.
+//   - A multicast method set by SetMcastBroadcast or SetMcastReplicast is changed to in order; in Linux what was sent
+//     before and after may overtake each other.
 //   - A multicast SYN (send to a range on an unconnected stream) is refused.
 package socket

@@ -66,8 +66,8 @@ func (s *Sock) RecvBuf() int { return s.rcvBuf }
 
 // SetMcastBroadcast and SetMcastReplicast fix how multicasts travel, if the nodes can do both
 // (TIPC_MCAST_BROADCAST, TIPC_MCAST_REPLICAST). By default the number of destinations decides.
-func (s *Sock) SetMcastBroadcast() { s.method.Rcast, s.method.Mandatory = false, true }
-func (s *Sock) SetMcastReplicast() { s.method.Rcast, s.method.Mandatory = true, true }
+func (s *Sock) SetMcastBroadcast() { s.method.Wish, s.method.Mandatory = false, true }
+func (s *Sock) SetMcastReplicast() { s.method.Wish, s.method.Mandatory = true, true }
 
 // RecvQueueDepth is the number of messages that wait to be received (TIPC_SOCK_RECVQ_DEPTH), RecvQueueUsed what they
 // count against the receive buffer, in octets (TIPC_SOCK_RECVQ_USED).

@@ -90,7 +90,8 @@ type RecvInfo struct {
 // Method is a socket's memory of how its last multicast travelled (struct tipc_mc_method); it belongs to the [Net].
 type Method struct {
 	Rcast     bool // as a copy for each node; otherwise as a broadcast
-	Mandatory bool // the user fixed Rcast
+	Mandatory bool // the user fixed the way, to replicast if Wish is set
+	Wish      bool
 	Expires   mono.Time
 }
 
