@@ -25,6 +25,9 @@ func benchNode(port int, remote netip.AddrPort) (*tipc.Node, error) {
 	}})
 }
 
+// benchBuffer is about what the buffers of TCP grow to. The default is the Linux kernel's, 2 MiB.
+const benchBuffer = 8 << 20
+
 // benchMTU suits the loopback device, as the default suits Ethernet-sized networks.
 const benchMTU = 64000
 
@@ -41,7 +44,7 @@ func serveTIPC(typ string) func() (string, func(), error) {
 		if err != nil {
 			return "", nil, err
 		}
-		l, err := n.Listen(tipc.ServiceAddr{Type: benchService, Instance: uint32(t)}, &tipc.SocketConfig{Type: t})
+		l, err := n.Listen(tipc.ServiceAddr{Type: benchService, Instance: uint32(t)}, &tipc.SocketConfig{Type: t, ReadBuffer: benchBuffer})
 		if err != nil {
 			return "", nil, err
 		}
@@ -82,7 +85,7 @@ func dialTIPC(typ string) func(string) (endpoint, error) {
 		if err := published(ctx, n, service); err != nil {
 			return nil, err
 		}
-		c, err := n.DialContext(ctx, service, &tipc.SocketConfig{Type: t})
+		c, err := n.DialContext(ctx, service, &tipc.SocketConfig{Type: t, ReadBuffer: benchBuffer})
 		if err != nil {
 			return nil, err
 		}
