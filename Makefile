@@ -6,7 +6,8 @@
 
 GO ?= go
 FUZZTIME ?= 10s
-SIMSEEDS ?= 1000
+SIMSEEDS ?= 10000
+SIMSCALE ?= 1m
 # Packages that measure times against guests run one after the other, on a machine that is else at rest.
 LAB = -e '/internal/lab' -e '/internal/interop'
 STATICCHECK = $(GO) tool -modfile=tools/go.mod staticcheck
@@ -38,8 +39,8 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
-sim: ## SIMSEEDS seeds of the simulated cluster
-	$(GO) test -count 1 -timeout 120m ./internal/sim -run TestSeeds -seeds=$(SIMSEEDS)
+sim: ## SIMSEEDS seeds of the simulated cluster (10,000: minutes), and its growth to 100 nodes over SIMSCALE
+	$(GO) test -count 1 -v -timeout 120m ./internal/sim -run "TestSeeds|TestScale" -seeds=$(SIMSEEDS) -scale=$(SIMSCALE)
 
 lab: ## tests against Linux's own TIPC in guests (needs root)
 	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
