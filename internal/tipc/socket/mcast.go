@@ -1,9 +1,6 @@
 package socket
 
 import (
-	"cmp"
-	"slices"
-
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/wire"
@@ -85,26 +82,24 @@ func (s *Sock) releaseHeld(now mono.Time) {
 	s.boundHeld()
 }
 
-// releaseNode ends all waiting for the order of a node's multicasts when contact with it is lost: what is missing never
-// comes, and what comes after new contact must not be mixed up with it, as it is in Linux.
-func (t *Table) releaseNode(now mono.Time, node uint32) {
-	var holding []*Sock
+// dropHeld forgets what waits for the order of a node's multicasts when contact with it is lost: what is missing before
+// it never comes, and what comes after new contact must not be mixed up with it, as it is in Linux.
+func (t *Table) dropHeld(node uint32) {
 	for _, s := range t.socks {
-		for b := s.defq.Front(); b != nil; b = b.Next() {
+		dropped := false
+		for b := s.defq.Front(); b != nil; {
+			next := b.Next()
 			if b.Msg.OrigNode() == node {
-				holding = append(holding, s)
-				break
+				s.defq.Remove(b)
+				b.Release()
+				t.stats.Dropped++
+				dropped = true
 			}
+			b = next
 		}
-	}
-	slices.SortFunc(holding, func(a, b *Sock) int { return cmp.Compare(a.port, b.port) })
-	for _, s := range holding {
-		for b := s.defq.Front(); b != nil; b = b.Next() {
-			if b.Msg.OrigNode() == node {
-				b.NextRetr = now
-			}
+		if dropped {
+			s.boundHeld()
 		}
-		s.releaseHeld(now)
 	}
 }
 

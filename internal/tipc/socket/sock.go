@@ -210,6 +210,6 @@ func (t *Table) NodeDown(now mono.Time, addr uint32) {
 		}
 		s.leavePeer()
 	}
-	t.releaseNode(now, addr)
+	t.dropHeld(addr)
 	t.leave(now)
 }
