@@ -145,7 +145,7 @@ func (t *Table) peerSynch(now mono.Time, p *peer, m wire.Msg, bearer int) {
 	if !l.IsUp() {
 		t.linkUp(now, p, bearer)
 	}
-	if p.state == SelfUpPeerUp {
+	if p.state == SelfUpPeerUp && l.IsUp() { // it is refused while the peer is suspect
 		p.synchAt = end
 		l.Event(link.SynchBeginEvt)
 		l.SetHold()
