@@ -16,7 +16,6 @@ const (
 
 	MaxUserMsgSize = 66000                          // largest user payload, octets
 	MaxMsgSize     = MaxHeaderSize + MaxUserMsgSize // largest message with header
-	MaxH           = MaxHeaderSize                  // shorthand of the kernel's MAX_H_SIZE
 	MediaInfoSize  = 32                             // discovery media address field
 	NodeIDSize     = 16                             // 128-bit node identity
 	LinkNameSize   = 68                             // TIPC_MAX_LINK_NAME
