@@ -128,6 +128,9 @@ func (g *Guest) boot() error {
 	for nic, p := range g.Ports {
 		args = append(args, fmt.Sprintf("eth%d=tuntap,%s,%s", nic, p.name, mac(g.Index, nic)))
 	}
+	if bigFPState() {
+		args = append(args, smallFPEnv...)
+	}
 	g.console = &console{}
 	g.cmd = exec.Command(k.program, args...)
 	g.cmd.Stdout, g.cmd.Stderr = g.console, g.console
@@ -136,14 +139,14 @@ func (g *Guest) boot() error {
 	// As process 1 of a process namespace the kernel takes every process of the guest with it, and the parent-death
 	// signal takes the kernel when the test binary is killed.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if err := g.network.Do(g.cmd.Start); err != nil {
+	g.gone = make(chan struct{})
+	if err := g.start(g.gone); err != nil {
 		_ = near.Close()
 		_ = far.Close()
 		return err
 	}
 	_ = far.Close()
 	g.control = newControl(near)
-	g.gone = make(chan struct{})
 	go func(cmd *exec.Cmd, gone chan struct{}) {
 		_ = cmd.Wait()
 		_ = near.Close()
@@ -163,6 +166,28 @@ func (g *Guest) boot() error {
 		return fmt.Errorf("not up after %v\n%s", bootPatience, tail(g.Console()))
 	}
 	return g.configure()
+}
+
+// start starts the kernel's process in the network's namespace. gone will be closed when it has ended.
+func (g *Guest) start(gone <-chan struct{}) error {
+	if !bigFPState() {
+		return g.network.Do(g.cmd.Start)
+	}
+	started := make(chan error, 2)
+	go func() {
+		started <- g.network.Do(func() error {
+			if err := refuseXState(); err != nil {
+				return err
+			}
+			err := g.cmd.Start()
+			started <- err
+			if err == nil {
+				<-gone // the parent-death signal is that of this thread
+			}
+			return err
+		})
+	}()
+	return <-started
 }
 
 // configure gives the booted guest its addresses and its place in TIPC.
