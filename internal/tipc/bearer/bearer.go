@@ -23,6 +23,10 @@ type Packet struct {
 	Src       wire.MediaAddr
 	Broadcast bool   // it was sent to all nodes, as far as the bearer can tell
 	Data      []byte // never empty; valid until the reader's next call, must not be changed
+
+	// Buf, when not nil, has Data as its message. It goes to the caller, who may change and keep it, and releases it
+	// when done. Only datagrams too long for a small Buf come so, see buf.Roomy.
+	Buf *buf.Buf
 }
 
 // Reader is one stream of received datagrams. A reader is used by one

@@ -85,17 +85,16 @@ func (s *ethSys) write(e *Eth, b *buf.Batch, id int) error {
 			e.stats.txErrors.Add(1)
 			continue
 		}
-		if t.n == txBatch {
-			if err := t.flush(); err != nil {
-				return err
-			}
+		if err := t.room(2); err != nil {
+			return err
 		}
 		sa := t.nameLL(t.n)
 		*sa = unix.RawSockaddrLinklayer{
 			Family: unix.AF_PACKET, Protocol: htons(EtherType), Ifindex: int32(e.index), Halen: 6,
 		}
 		copy(sa.Addr[:], mac[:])
-		t.add(b.Bytes(i), 0, unix.SizeofSockaddrLinklayer)
+		t.putDatagram(b, i)
+		t.add(0, unix.SizeofSockaddrLinklayer)
 	}
 	return t.flush()
 }
@@ -170,7 +169,7 @@ func (r *ethRx) take(p []Packet) int {
 			st.rxOwn.Add(1)
 			continue
 		}
-		p[n] = Packet{src, sa.Pkttype != unix.PACKET_HOST, data}
+		p[n] = Packet{Src: src, Broadcast: sa.Pkttype != unix.PACKET_HOST, Data: data}
 		size += len(data)
 		n++
 	}

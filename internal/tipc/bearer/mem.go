@@ -302,7 +302,7 @@ func (p *Mem) read(pkts []Packet, wait bool) (int, error) {
 	n, size := 0, 0
 	for n < len(pkts) && p.next < len(p.out.pkts) {
 		m := &p.out.pkts[p.next]
-		pkts[n] = Packet{m.src, m.broadcast, p.out.arena[m.off:m.end:m.end]}
+		pkts[n] = Packet{Src: m.src, Broadcast: m.broadcast, Data: p.out.arena[m.off:m.end:m.end]}
 		size += m.end - m.off
 		p.next++
 		n++

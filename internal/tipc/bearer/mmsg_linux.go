@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"midplane/internal/sys"
+	"midplane/internal/tipc/buf"
 )
 
 // sockaddr has room for the addresses of IPv4, IPv6 and packet sockets.
@@ -29,7 +30,7 @@ type pollConn interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// mmsgRx receives many datagrams with one system call, into its own buffers.
+// mmsgRx receives many datagrams with one system call, into buffers of its own, or into Bufs, which can be taken away.
 type mmsgRx struct {
 	raw   syscall.RawConn
 	msgs  []sys.Mmsg
@@ -37,7 +38,8 @@ type mmsgRx struct {
 	names []sockaddr
 	ctls  [][8]uint64 // control messages, aligned
 	bufs  []byte
-	size  int // of one buffer
+	own   []*buf.Buf // in place of bufs
+	size  int        // of one buffer
 
 	// flags is MSG_DONTWAIT, or MSG_WAITFORONE to wait in the system call.
 	flags int
@@ -72,12 +74,38 @@ func (r *mmsgRx) init(conn syscall.Conn, count, size int) (err error) {
 	return nil
 }
 
+// initBufs is init with a Buf for each datagram.
+func (r *mmsgRx) initBufs(conn syscall.Conn, count, size int) (err error) {
+	r.own = make([]*buf.Buf, count)
+	return r.init(conn, count, size)
+}
+
+// place puts a new buffer of r.size octets where datagram i will be.
+func (r *mmsgRx) place(i int) {
+	if r.own == nil {
+		r.iovs[i].Base = &r.bufs[i*r.size]
+		return
+	}
+	r.own[i] = buf.Get(r.size)
+	r.iovs[i].Base = &r.own[i].Msg[0]
+}
+
+// take gives the Buf of datagram i away, and puts another in its place.
+func (r *mmsgRx) take(i int) *buf.Buf {
+	b := r.own[i]
+	b.Resize(len(r.data(i)))
+	r.place(i)
+	return b
+}
+
 // resize gives every datagram a buffer of another size.
 func (r *mmsgRx) resize(size int) {
 	r.size = size
-	r.bufs = make([]byte, len(r.msgs)*size)
+	if r.own == nil {
+		r.bufs = make([]byte, len(r.msgs)*size)
+	}
 	for i := range r.msgs {
-		r.iovs[i].Base = &r.bufs[i*size]
+		r.place(i)
 		r.iovs[i].SetLen(size)
 		h := &r.msgs[i].Hdr
 		h.Iov = &r.iovs[i]
@@ -153,6 +181,9 @@ func (r *mmsgRx) receive(fd uintptr) bool {
 
 // data is the content of message i.
 func (r *mmsgRx) data(i int) []byte {
+	if r.own != nil {
+		return r.own[i].Msg[:min(int(r.msgs[i].Len), r.size)]
+	}
 	return r.bufs[i*r.size:][:min(int(r.msgs[i].Len), r.size)]
 }
 
@@ -184,6 +215,7 @@ func (r *mmsgRx) control(i int) (segment int, drops uint32, hasDrops bool) {
 
 const (
 	txBatch     = 64 // messages of one sendmmsg call
+	txParts     = 4 * txBatch
 	maxSegments = 64 // of one UDP_SEGMENT send: UDP_MAX_SEGMENTS of Linux before 6.9
 	stallLimit  = 50 * time.Millisecond
 )
@@ -201,13 +233,15 @@ type mmsgTx struct {
 	raw   syscall.RawConn
 	st    *counters
 	msgs  [txBatch]sys.Mmsg
-	iovs  [txBatch]unix.Iovec
+	iovs  [txParts]unix.Iovec
 	names [txBatch]sockaddr
 	ctls  [txBatch]txCtl
-	data  [txBatch][]byte
+	lens  [txBatch]int // octets
 	segs  [txBatch]int // segment size, 0: one datagram
 
 	n, done int
+	parts   int // of all messages
+	begun   int // of these, before the message that is being put together
 	mayWait bool
 	stalled bool
 	fn      func(fd uintptr) bool // t.transmit, made once
@@ -216,7 +250,7 @@ type mmsgTx struct {
 	// i into segments. The message is then sent as single datagrams.
 	refused func(i int, e syscall.Errno)
 	single  sys.Mmsg
-	singleV unix.Iovec
+	singleV [2]unix.Iovec
 }
 
 func (t *mmsgTx) init(conn pollConn, st *counters) (err error) {
@@ -228,8 +262,6 @@ func (t *mmsgTx) init(conn pollConn, st *counters) (err error) {
 	for i := range t.msgs {
 		h := &t.msgs[i].Hdr
 		h.Name = (*byte)(unsafe.Pointer(&t.names[i]))
-		h.Iov = &t.iovs[i]
-		h.SetIovlen(1)
 		t.ctls[i].hdr.Level = unix.SOL_UDP
 		t.ctls[i].hdr.Type = unix.UDP_SEGMENT
 		t.ctls[i].hdr.SetLen(unix.CmsgLen(2))
@@ -237,19 +269,43 @@ func (t *mmsgTx) init(conn pollConn, st *counters) (err error) {
 	return nil
 }
 
-// add queues one message for the address in names[t.n], of nameLen octets.
-// data stays referenced until flush. There must be room: t.n < txBatch.
-func (t *mmsgTx) add(data []byte, segment, nameLen int) {
+// room flushes when a message of so many parts cannot be added. parts must not exceed 2*maxSegments.
+func (t *mmsgTx) room(parts int) error {
+	if t.n < txBatch && t.parts+parts <= txParts {
+		return nil
+	}
+	return t.flush()
+}
+
+// put queues a part of the next message, which stays referenced until flush. A segment of a message has two parts at
+// most, and no part a bit of two segments unless it is the only one.
+func (t *mmsgTx) put(data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	v := &t.iovs[t.parts]
+	v.Base = &data[0]
+	v.SetLen(len(data))
+	t.parts++
+	t.lens[t.n] += len(data)
+}
+
+// putDatagram puts datagram i of b.
+func (t *mmsgTx) putDatagram(b *buf.Batch, i int) {
+	head, rest := b.Parts(i)
+	t.put(head)
+	t.put(rest)
+}
+
+// add queues the message made of the parts that were put, for the address in names[t.n], of nameLen octets.
+func (t *mmsgTx) add(segment, nameLen int) {
 	i := t.n
 	t.n++
-	t.data[i], t.segs[i] = data, segment
-	if len(data) > 0 {
-		t.iovs[i].Base = &data[0]
-	} else {
-		t.iovs[i].Base = nil
-	}
-	t.iovs[i].SetLen(len(data))
+	t.segs[i] = segment
 	h := &t.msgs[i].Hdr
+	h.Iov = &t.iovs[min(t.begun, txParts-1)]
+	h.SetIovlen(t.parts - t.begun)
+	t.begun = t.parts
 	h.Namelen = uint32(nameLen)
 	if segment > 0 {
 		t.ctls[i].seg = uint16(segment)
@@ -267,8 +323,9 @@ func (t *mmsgTx) flush() error {
 		return nil
 	}
 	defer func() {
-		clear(t.data[:t.n]) // let go of the batch's memory
-		t.n = 0
+		clear(t.iovs[:t.parts]) // let go of the batch's memory
+		clear(t.lens[:t.n])
+		t.n, t.parts, t.begun = 0, 0, 0
 	}()
 	t.done, t.mayWait, t.stalled = 0, false, false
 	if err := t.raw.Write(t.fn); err != nil {
@@ -300,7 +357,7 @@ func (t *mmsgTx) count(i int) int {
 	if t.segs[i] == 0 {
 		return 1
 	}
-	return (len(t.data[i]) + t.segs[i] - 1) / t.segs[i]
+	return (t.lens[i] + t.segs[i] - 1) / t.segs[i]
 }
 
 func (t *mmsgTx) transmit(fd uintptr) bool {
@@ -341,7 +398,7 @@ func (t *mmsgTx) sent(k int) {
 	for i := t.done; i < t.done+k; i++ {
 		c := uint64(t.count(i))
 		datagrams += c
-		bytes += uint64(len(t.data[i]))
+		bytes += uint64(t.lens[i])
 		if t.segs[i] > 0 {
 			segmented += c
 		}
@@ -359,12 +416,24 @@ func (t *mmsgTx) sent(k int) {
 func (t *mmsgTx) sendSingly(fd, i int) {
 	h := &t.single.Hdr
 	h.Name, h.Namelen = t.msgs[i].Hdr.Name, t.msgs[i].Hdr.Namelen
-	h.Iov = &t.singleV
-	h.SetIovlen(1)
-	for data := t.data[i]; len(data) > 0; {
-		n := min(t.segs[i], len(data))
-		t.singleV.Base = &data[0]
-		t.singleV.SetLen(n)
+	h.Iov = &t.singleV[0]
+	defer clear(t.singleV[:])
+	parts := unsafe.Slice(t.msgs[i].Hdr.Iov, t.msgs[i].Hdr.Iovlen)
+	for left, off := t.lens[i], 0; left > 0; {
+		n := min(t.segs[i], left)
+		k := 0
+		for have := 0; have < n; k++ {
+			p := &parts[0]
+			m := min(n-have, int(p.Len)-off)
+			t.singleV[k].Base = (*byte)(unsafe.Add(unsafe.Pointer(p.Base), off))
+			t.singleV[k].SetLen(m)
+			have, off = have+m, off+m
+			if off == int(p.Len) {
+				parts, off = parts[1:], 0
+			}
+		}
+		h.SetIovlen(k)
+	send:
 		e := sys.Sendmsg(fd, &t.single, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch e {
 		case 0:
@@ -372,13 +441,12 @@ func (t *mmsgTx) sendSingly(fd, i int) {
 			t.st.txDatagrams.Add(1)
 			t.st.txBytes.Add(uint64(n))
 		case unix.EINTR:
-			continue
+			goto send
 		case unix.EAGAIN, unix.ENOBUFS:
 			t.st.txDropped.Add(1)
 		default:
 			t.st.txErrors.Add(1)
 		}
-		data = data[n:]
+		left -= n
 	}
-	t.singleV.Base = nil
 }

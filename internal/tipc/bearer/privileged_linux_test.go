@@ -100,7 +100,9 @@ func TestPrivilegedSegmentationFallsBack(t *testing.T) {
 		t.Helper()
 		var batch buf.Batch
 		for k := range n {
-			batch.Send(0, bs[1].Addr(), []byte(bearertest.Payload(k, size)))
+			b := buf.Copy([]byte(bearertest.Payload(k, size)))
+			batch.SendFrom(0, bs[1].Addr(), b.Msg, b)
+			b.Release()
 		}
 		before := bs[0].Stats()
 		if err := bs[0].WriteBatch(&batch, 0); err != nil {

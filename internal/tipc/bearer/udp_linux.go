@@ -74,7 +74,7 @@ func (u *UDP) open() error {
 
 func (u *UDP) addReader(s *waitSock, group bool) error {
 	r := &udpRx{u: u, sock: s, group: group}
-	if err := r.mm.init(s, udpRxBatch, udpRxSize); err != nil {
+	if err := r.mm.initBufs(s, udpRxBatch, udpRxSize); err != nil {
 		return err
 	}
 	u.readers = append(u.readers, r)
@@ -260,9 +260,12 @@ func (r *udpRx) take(p []Packet) int {
 			continue
 		}
 		k := min(r.seg, len(r.rest))
-		p[n] = Packet{r.src, r.group, r.rest[:k:k]}
-		if k < len(r.mm.data(r.cur-1)) {
+		p[n] = Packet{Src: r.src, Broadcast: r.group, Data: r.rest[:k:k]}
+		switch whole := len(r.mm.data(r.cur - 1)); {
+		case k < whole:
 			merged++
+		case k > buf.Roomy:
+			p[n].Buf = r.mm.take(r.cur - 1)
 		}
 		r.rest = r.rest[k:]
 		size += k
@@ -407,7 +410,7 @@ func runEnd(dgs []buf.Datagram, i, limit int) int {
 	return j
 }
 
-// add queues datagrams i to j-1 for dst.
+// add queues datagrams i to j-1 for dst, in segments of seg octets if that is not 0.
 func (t *udpTx) add(b *buf.Batch, i, j, seg int, dst netip.AddrPort) error {
 	if seg > 0 && len(t.limits) > 0 {
 		if limit, known := t.limits[dst]; known && seg > limit {
@@ -415,27 +418,32 @@ func (t *udpTx) add(b *buf.Batch, i, j, seg int, dst netip.AddrPort) error {
 		}
 	}
 	if seg > 0 || j == i+1 {
-		return t.addOne(b.Span(i, j), seg, dst)
+		return t.addOne(b, i, j, seg, dst)
 	}
 	for ; i < j; i++ {
-		if err := t.addOne(b.Bytes(i), 0, dst); err != nil {
+		if err := t.addOne(b, i, i+1, 0, dst); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *udpTx) addOne(data []byte, seg int, dst netip.AddrPort) error {
+func (t *udpTx) addOne(b *buf.Batch, i, j, seg int, dst netip.AddrPort) error {
 	m := &t.mm
-	if m.n == txBatch {
-		if err := m.flush(); err != nil {
-			return err
+	if err := m.room(2 * (j - i)); err != nil {
+		return err
+	}
+	if span, ok := b.Span(i, j); ok {
+		m.put(span)
+	} else {
+		for ; i < j; i++ {
+			m.putDatagram(b, i)
 		}
 	}
 	ip := dst.Addr()
 	if ip.Is4() {
 		*m.name4(m.n) = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: htons(dst.Port()), Addr: ip.As4()}
-		m.add(data, seg, unix.SizeofSockaddrInet4)
+		m.add(seg, unix.SizeofSockaddrInet4)
 		return nil
 	}
 	sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: htons(dst.Port()), Addr: ip.As16()}
@@ -443,7 +451,7 @@ func (t *udpTx) addOne(data []byte, seg int, dst netip.AddrPort) error {
 		sa.Scope_id = uint32(t.u.plan.ifi.Index)
 	}
 	m.names[m.n] = sa
-	m.add(data, seg, unix.SizeofSockaddrInet6)
+	m.add(seg, unix.SizeofSockaddrInet6)
 	return nil
 }
 

@@ -55,7 +55,7 @@ func (r *plainReader) ReadBatch(p []Packet) (int, error) {
 			r.u.stats.rxOwn.Add(1)
 			continue
 		}
-		p[0] = Packet{wire.MediaAddr{Media: wire.MediaUDP, IP: src}, r.group, r.buf[:n:n]}
+		p[0] = Packet{Src: wire.MediaAddr{Media: wire.MediaUDP, IP: src}, Broadcast: r.group, Data: r.buf[:n:n]}
 		r.u.stats.rxDatagrams.Add(1)
 		r.u.stats.rxBytes.Add(uint64(n))
 		return 1, nil

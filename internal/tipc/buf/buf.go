@@ -3,8 +3,9 @@
 //
 // A Buf has one owner at a time and is on at most one Queue. Whoever consumes it last may give it back with
 // [Buf.Release]; forgetting that costs a garbage collection, releasing too early corrupts messages: when in doubt,
-// do not release. Nothing here is safe for concurrent use, except that Get and Release may be called from any
-// goroutine.
+// do not release. A Batch may reference the octets of a Buf that is released meanwhile; they are reused after the
+// Batch's Reset. Nothing here is safe for concurrent use, except that Get and Release may be called from any goroutine,
+// as long as no Batch has the Buf.
 package buf
 
 import (
@@ -31,10 +32,18 @@ type Buf struct {
 	list       *Queue
 	mem        []byte // whole capacity, for the pool
 	class      int8   // pool size class, -1: not pooled
+	refs       int32  // datagrams of a Batch that reference mem
+	released   bool   // Release was called, mem is still referenced
 }
 
+// Largest is the room in the largest pooled Buf: any message of TIPC fits, with a packet's header before it.
+const Largest = 66560
+
+// Roomy is the longest message for which [Get] takes a Buf smaller than the largest.
+const Roomy = 14336
+
 // Pool size classes: short messages, one Ethernet packet, one UDP packet of default MTU, the largest message.
-var classes = [...]int{256, 2048, 14336, 66560}
+var classes = [...]int{256, 2048, Roomy, Largest}
 
 var pools [len(classes)]sync.Pool
 
@@ -74,6 +83,9 @@ func (b *Buf) Cap() int { return cap(b.Msg) }
 // Resize makes the message n octets long; n must not exceed Cap. New octets are undefined.
 func (b *Buf) Resize(n int) { b.Msg = b.Msg[:n] }
 
+// TrimFront takes the first n octets off the message.
+func (b *Buf) TrimFront(n int) { b.Msg = b.Msg[n:] }
+
 // Release gives b back for reuse. b must not be on a queue and must not be used afterwards.
 func (b *Buf) Release() {
 	if b.list != nil {
@@ -82,6 +94,17 @@ func (b *Buf) Release() {
 	if b.class < 0 {
 		return
 	}
+	if b.refs > 0 {
+		b.released = true
+		return
+	}
 	*b = Buf{mem: b.mem, class: b.class}
 	pools[b.class].Put(b)
+}
+
+// unref is the end of one reference of a Batch.
+func (b *Buf) unref() {
+	if b.refs--; b.refs == 0 && b.released {
+		b.Release()
+	}
 }

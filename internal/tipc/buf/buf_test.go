@@ -125,10 +125,84 @@ func TestBatch(t *testing.T) {
 	b.Send(1, dst, pkt)
 	pkt[0] = 'x'
 	b.Send(2, dst, []byte("second"))
-	if b.Len() != 2 || b.Size() != 9 || string(b.Bytes(0)) != "one" || string(b.Bytes(1)) != "second" || string(b.Span(0, 2)) != "onesecond" {
+	if b.Len() != 2 || b.Size() != 9 || string(b.Bytes(0)) != "one" || string(b.Bytes(1)) != "second" {
 		t.Fatalf("%+v", b)
 	}
+	if span, ok := b.Span(0, 2); !ok || string(span) != "onesecond" {
+		t.Fatalf("%q %v", span, ok)
+	}
 	if n := testing.AllocsPerRun(100, func() { b.Reset(); b.Send(1, dst, pkt); b.Send(1, dst, pkt) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestBatchReferences gives a long message to a batch, releases it, and gets others: the batch must have its octets until
+// Reset, with the header as it was.
+func TestBatchReferences(t *testing.T) {
+	var batch buf.Batch
+	dst := wire.MediaAddr{Media: wire.MediaEth, MAC: [6]byte{2}}
+	message := func(n int) (*buf.Buf, string) {
+		b := buf.Get(n)
+		for i := range b.Msg {
+			b.Msg[i] = byte(i * 7)
+		}
+		b.Msg.SetHdrsz(wire.IntHeaderSize)
+		return b, string(b.Msg)
+	}
+	var want []string
+	for _, n := range []int{100, 5000, 60_000, 60_000, 2000, 66_060} {
+		b, s := message(n)
+		batch.SendFrom(1, dst, b.Msg, b)
+		want = append(want, s)
+		b.Msg.SetAck(4711) // the link does so when it sends it again
+		if n == 5000 {
+			batch.SendFrom(2, dst, b.Msg, b)
+			want = append(want, string(b.Msg))
+		}
+		b.Release()
+		other := buf.Get(n) // would be the same memory
+		clear(other.Msg)
+		defer other.Release()
+	}
+	size := 0
+	for i, s := range want {
+		head, rest := batch.Parts(i)
+		if string(head)+string(rest) != s || string(batch.Bytes(i)) != s || batch.Datagrams[i].Len() != len(s) {
+			t.Errorf("datagram %d of %d octets is different", i, len(s))
+		}
+		if len(s) >= 5000 == (len(rest) == 0) {
+			t.Errorf("datagram %d of %d octets: %d referenced", i, len(s), len(rest))
+		}
+		size += len(s)
+	}
+	if batch.Size() != size {
+		t.Errorf("size %d, want %d", batch.Size(), size)
+	}
+	if _, ok := batch.Span(0, 2); ok {
+		t.Error("a span with references")
+	}
+	if _, ok := batch.Span(0, 1); !ok {
+		t.Error("no span of copies")
+	}
+	batch.Reset()
+	if batch.Len() != 0 || batch.Size() != 0 {
+		t.Error("not empty")
+	}
+}
+
+func TestBatchReferencesDoNotAllocate(t *testing.T) {
+	var batch buf.Batch
+	run := func() {
+		for range 3 {
+			b := buf.Get(60_000)
+			b.Msg.SetHdrsz(wire.IntHeaderSize)
+			batch.SendFrom(1, wire.MediaAddr{}, b.Msg, b)
+			b.Release()
+		}
+		batch.Reset()
+	}
+	run()
+	if n := testing.AllocsPerRun(100, run); n >= 1 {
 		t.Errorf("%v allocations", n)
 	}
 }

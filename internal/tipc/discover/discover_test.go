@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"midplane/internal/mono"
+	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/discover"
 	"midplane/internal/tipc/wire"
 )
@@ -65,7 +66,7 @@ func (b *bus) add(n int, c discover.Config, e discover.Bearer) *host {
 	return h
 }
 
-func (h *host) Send(bearer int, dst wire.MediaAddr, pkt []byte) {
+func (h *host) Send(bearer int, dst wire.MediaAddr, pkt []byte, _ *buf.Buf) {
 	m := wire.Msg(pkt)
 	h.bus.log = append(h.bus.log, fmt.Sprintf("%v %d %d %08x %08x", h.bus.now, h.media.IP.Addr().As4()[3], m.Type(), m.PrevNode(), m.DestDomain()))
 	h.bus.queue = append(h.bus.queue, datagram{h, dst, append([]byte(nil), pkt...)})
@@ -239,7 +240,7 @@ type recorder struct {
 	dst  []wire.MediaAddr
 }
 
-func (r *recorder) Send(_ int, dst wire.MediaAddr, pkt []byte) {
+func (r *recorder) Send(_ int, dst wire.MediaAddr, pkt []byte, _ *buf.Buf) {
 	r.sent, r.dst = append(r.sent, hex.EncodeToString(pkt)), append(r.dst, dst)
 }
 func (r *recorder) CheckDest(mono.Time, discover.Dest) (bool, bool)      { return true, false }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"midplane/internal/mono"
+	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/discover"
 	"midplane/internal/tipc/wire"
 )
@@ -142,7 +143,7 @@ func TestNoAllocation(t *testing.T) {
 // nothing is an Output and Upcalls that keeps nothing.
 type nothing struct{}
 
-func (nothing) Send(int, wire.MediaAddr, []byte)                     {}
+func (nothing) Send(int, wire.MediaAddr, []byte, *buf.Buf)           {}
 func (nothing) CheckDest(mono.Time, discover.Dest) (bool, bool)      { return true, false }
 func (nothing) TryAddr(wire.NodeID, uint32, uint32) uint32           { return 0 }
 func (nothing) Finalize(mono.Time, uint32)                           {}

@@ -34,7 +34,7 @@ func (d *Discovery) send(id int, typ uint8, domain, sugg uint32, to wire.MediaAd
 	m.SetSuggNodeAddr(sugg)
 	m.SetNodeIdentity(d.cfg.ID)
 	d.stats.Sent[typ]++
-	d.cfg.Out.Send(id, to, m)
+	d.cfg.Out.Send(id, to, m, nil)
 }
 
 // answer sends a RESP or TRIAL_FAIL within the rate limit.

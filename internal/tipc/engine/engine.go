@@ -204,8 +204,8 @@ func (e *Engine) send(b *buf.Batch, rounds int) {
 				_ = p.b.WriteBatch(b, id) // it can only be closed: then its links are gone
 			}
 		}
-		b.Reset()
 		e.mu.Lock()
+		b.Reset() // not before: it gives back Bufs of the core
 		e.spare = b
 		if n == rounds {
 			break

@@ -73,7 +73,13 @@ func (x *reader) handle(n int) {
 	e.sentAt = 0 // what is sent next is no burst, but answers
 	now := mono.Now()
 	for i := range x.pkts[:n] {
-		e.stack.HandlePacket(now, p.id, x.pkts[i].Src, x.pkts[i].Data)
+		pkt := &x.pkts[i]
+		if pkt.Buf == nil {
+			e.stack.HandlePacket(now, p.id, pkt.Src, pkt.Data)
+			continue
+		}
+		e.stack.HandleBuf(now, p.id, pkt.Src, pkt.Buf)
+		pkt.Buf = nil
 	}
 	if p.learn == nil {
 		return

@@ -120,7 +120,7 @@ func (l *Link) retransmit(now mono.Time, b *buf.Buf, out Output) bool {
 		return false
 	}
 	l.stamp(now, b)
-	send(out, b.Msg)
+	send(out, b.Msg, b)
 	l.stats.Retransmitted++
 	if b.RetrCnt == 0 {
 		b.RetrStamp = now

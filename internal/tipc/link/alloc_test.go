@@ -23,7 +23,7 @@ type side struct {
 	i int
 }
 
-func (s side) Send(pkt []byte) { s.d.batch[s.i].Send(0, wire.MediaAddr{}, pkt) }
+func (s side) Send(pkt []byte, own *buf.Buf) { s.d.batch[s.i].SendFrom(0, wire.MediaAddr{}, pkt, own) }
 
 func newDirect(t testing.TB, mtu int) (*direct, [2]Output) {
 	p := newPipe(t, 1, options{mtu: mtu, maxWin: 8191})

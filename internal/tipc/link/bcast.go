@@ -134,7 +134,7 @@ func (l *Link) BcSyncReceive(m wire.Msg, out Output) (rc Events) {
 	b := l.bcProtoMsg(next)
 	b.Msg.SetNonSeq(true)
 	b.Msg.SetMcNetID(l.netID)
-	send(out, b.Msg)
+	send(out, b.Msg, b)
 	b.Release()
 	l.nackState = nackSuppress
 	return 0

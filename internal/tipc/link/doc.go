@@ -11,9 +11,10 @@
 // # Buffers
 //
 // Xmit takes over the Bufs it is given and releases them when the peer has acknowledged them. What goes out is handed to
-// an [Output], which copies it at once. A received packet belongs to the link during the call only; what is to be kept
-// is copied once: in-order messages into a Buf on the input queue, fragments straight into the message that they belong
-// to. In steady state neither way allocates.
+// an [Output], which copies it at once or references what is behind its header. A received packet belongs to the link
+// during the call only; what is to be kept is copied once: in-order messages into a Buf on the input queue, fragments
+// straight into the message that they belong to. Packets that are received in a Buf of their own become the message, or
+// its beginning, without a copy. In steady state neither way allocates.
 //
 // # Bounds
 //

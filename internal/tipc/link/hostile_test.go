@@ -311,7 +311,11 @@ func FuzzReceive(f *testing.F) {
 					e.rcv.BcInitReceive(m)
 				}
 				l.ValidateMsg(m)
-				rc = l.Receive(now, m, out)
+				if how&8 != 0 {
+					rc = l.ReceiveBuf(now, buf.Copy(m), out)
+				} else {
+					rc = l.Receive(now, m, out)
+				}
 			}
 			if rc&UpEvent != 0 {
 				l.Event(EstablishEvt)
@@ -348,7 +352,7 @@ func FuzzReceive(f *testing.F) {
 
 type checkOutput struct{ t *testing.T }
 
-func (o *checkOutput) Send(pkt []byte) {
+func (o *checkOutput) Send(pkt []byte, own *buf.Buf) {
 	if m, err := wire.Validate(pkt); err != nil || len(m) != len(pkt) {
 		o.t.Fatalf("sent %x: %v", pkt, err)
 	}

@@ -50,10 +50,10 @@ var (
 	ErrNoBufs = errors.New("tipc/link: overflow")
 )
 
-// Output takes a link's outgoing packets. Send copies pkt before it returns. Wherever a method has a parameter of this
-// type, nil means to discard.
+// Output takes a link's outgoing packets, see [buf.Output]. Wherever a method has a parameter of this type, nil means to
+// discard.
 type Output interface {
-	Send(pkt []byte)
+	Send(pkt []byte, own *buf.Buf)
 }
 
 // Config describes a unicast link.

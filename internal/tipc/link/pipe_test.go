@@ -65,7 +65,7 @@ type port struct {
 	bcast  bool
 }
 
-func (o port) Send(pkt []byte) { o.e.p.send(o.e, o.bearer, pkt) }
+func (o port) Send(pkt []byte, own *buf.Buf) { o.e.p.send(o.e, o.bearer, pkt) }
 
 func (p *pipe) send(from *end, bearer int, pkt []byte) {
 	if _, err := wire.Validate(pkt); err != nil {
@@ -250,7 +250,12 @@ func (e *end) receive(bearer int, pkt []byte) {
 	} else if !m.BcAckInvalid() {
 		e.rcv.BcAckReceive(now, m.BcastAck(), 0, wire.GapAck{}, bc, nil)
 	}
-	rc := l.Receive(now, m, out)
+	var rc Events
+	if len(m)%2 == 0 {
+		rc = l.ReceiveBuf(now, buf.Copy(m), out)
+	} else {
+		rc = l.Receive(now, m, out)
+	}
 	if rc&UpEvent != 0 && !e.noUp {
 		e.up(bearer)
 	}

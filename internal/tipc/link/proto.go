@@ -155,7 +155,7 @@ func (l *Link) buildProtoMsg(now mono.Time, p protoMsg, out Output) {
 	if p.gap != 0 {
 		l.stats.SentNacks++
 	}
-	send(out, m[:size])
+	send(out, m[:size], nil)
 }
 
 // buildState adds what only STATE messages have, and returns the length of the records behind the header.

@@ -13,11 +13,24 @@ import (
 // room for. The result says what the node has to do; broadcast receive links return [SendState] when it is time for an
 // acknowledgement.
 func (l *Link) Receive(now mono.Time, m wire.Msg, out Output) (rc Events) {
+	return l.receive(now, m, nil, out)
+}
+
+// ReceiveBuf is [Link.Receive] of the packet in b, which it takes over: what is to be kept is not copied.
+func (l *Link) ReceiveBuf(now mono.Time, b *buf.Buf, out Output) (rc Events) {
+	return l.receive(now, b.Msg, b, out)
+}
+
+// receive is Receive. own owns m's octets, or is nil; it is consumed.
+func (l *Link) receive(now mono.Time, m wire.Msg, own *buf.Buf, out Output) (rc Events) {
 	if m.User() == wire.UserLinkProtocol {
-		return l.protoReceive(now, m, out)
+		rc = l.protoReceive(now, m, out)
+		release(own)
+		return rc
 	}
 	l.silent = 0
 	if !l.IsUp() {
+		release(own)
 		if l.state == Establishing {
 			return UpEvent
 		}
@@ -26,14 +39,15 @@ func (l *Link) Receive(now mono.Time, m wire.Msg, out Output) (rc Events) {
 	seqno := m.SeqNo()
 	if wire.SeqLess(seqno, l.rcvNxt) || wire.SeqMore(seqno, l.rcvNxt+MaxWindow) {
 		l.stats.Duplicates++
+		release(own)
 		return 0
 	}
 	released := l.release(m.Ack())
 	if seqno != l.rcvNxt {
-		rc = l.deferPacket(now, m, out)
+		rc = l.deferPacket(now, m, own, out)
 	} else {
 		n := 0
-		rc, n = l.deliver(now, m, out)
+		rc, n = l.deliver(now, m, own, out)
 		released += n
 	}
 	if released > 0 {
@@ -44,9 +58,9 @@ func (l *Link) Receive(now mono.Time, m wire.Msg, out Output) (rc Events) {
 	return rc
 }
 
-// deliver takes the packet whose turn it is, and those kept before whose turn has come with it.
-func (l *Link) deliver(now mono.Time, m wire.Msg, out Output) (rc Events, released int) {
-	var b *buf.Buf // owner of m, nil for the received packet
+// deliver takes the packet whose turn it is, and those kept before whose turn has come with it. b owns m's octets, or is
+// nil; it is consumed.
+func (l *Link) deliver(now mono.Time, m wire.Msg, b *buf.Buf, out Output) (rc Events, released int) {
 	for {
 		l.rcvNxt++
 		l.stats.RecvPkts++
@@ -81,9 +95,10 @@ func release(b *buf.Buf) {
 }
 
 // deferPacket keeps a packet out of sequence and asks for what is missing when enough have come (net/tipc/link.c
-// tipc_link_build_nack_msg). Nodes that receive a broadcast take turns, so that not all ask at once.
-func (l *Link) deferPacket(now mono.Time, m wire.Msg, out Output) Events {
-	switch l.deferq.insert(m, nil) {
+// tipc_link_build_nack_msg). Nodes that receive a broadcast take turns, so that not all ask at once. own
+// owns m's octets, or is nil; it is consumed.
+func (l *Link) deferPacket(now mono.Time, m wire.Msg, own *buf.Buf, out Output) Events {
+	switch l.deferq.insert(m, own) {
 	case deferDuplicate:
 		l.stats.Duplicates++
 	case deferFull:
@@ -128,8 +143,7 @@ func (l *Link) input(m wire.Msg, b *buf.Buf, q *buf.Queue, r *msg.Reassembler) (
 		release(b)
 	case wire.UserFragmenter:
 		l.stats.RecvFragments++
-		whole, err := r.Append(m)
-		release(b)
+		whole, err := r.AppendBuf(m, b)
 		switch {
 		case whole != nil:
 			l.stats.RecvFragmented++

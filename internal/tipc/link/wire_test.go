@@ -14,7 +14,7 @@ import (
 // capture keeps what a link sends.
 type capture struct{ pkts [][]byte }
 
-func (c *capture) Send(pkt []byte) { c.pkts = append(c.pkts, slices.Clone(pkt)) }
+func (c *capture) Send(pkt []byte, own *buf.Buf) { c.pkts = append(c.pkts, slices.Clone(pkt)) }
 
 func (c *capture) take(t testing.TB) wire.Msg {
 	t.Helper()

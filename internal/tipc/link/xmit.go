@@ -102,7 +102,7 @@ func (l *Link) emit(now mono.Time, b *buf.Buf, out Output) {
 	}
 	l.rcvUnacked = 0
 	l.stats.SentPkts++
-	send(out, b.Msg)
+	send(out, b.Msg, b)
 }
 
 // stamp brings a packet's acknowledgements up to date before it is sent, and notes when it may be sent again.
@@ -121,9 +121,10 @@ func (l *Link) transmit(now mono.Time, b *buf.Buf, out Output) {
 	l.emit(now, b, out)
 }
 
-func send(out Output, m wire.Msg) {
+// send sends m; own is its Buf if that is to stay as it is behind the header.
+func send(out Output, m wire.Msg, own *buf.Buf) {
 	if out != nil {
-		out.Send(m)
+		out.Send(m, own)
 	}
 }
 

@@ -421,14 +421,25 @@ func TestInsertSorted(t *testing.T) {
 func FuzzReassemble(f *testing.F) {
 	f.Add([]byte{0, 40, 1, 40, 2, 40}, []byte("seed"))
 	f.Fuzz(func(t *testing.T, plan, data []byte) {
-		var r msg.Reassembler
+		var r, byBuf msg.Reassembler
 		for len(plan) >= 2 {
-			typ, n := plan[0]&3, min(int(plan[1])*16, len(data))
+			typ, n, roomy := plan[0]&3, min(int(plan[1])*16, len(data)), plan[0]&4 != 0
 			plan = plan[2:]
 			fr := msg.Create(wire.UserFragmenter, typ, 40, n, own, peer, 0, 0, 0)
 			copy(fr.Msg.Data(), data[:n])
 			data = data[n:]
 			b, err := r.Append(fr.Msg)
+			in := buf.Copy(fr.Msg)
+			if roomy {
+				in = buf.Get(buf.Largest)
+				in.Resize(copy(in.Msg, fr.Msg))
+			}
+			if b2, err2 := byBuf.AppendBuf(in.Msg, in); err2 != err || (b == nil) != (b2 == nil) || b != nil && !bytes.Equal(b.Msg, b2.Msg) {
+				t.Fatalf("by Buf: %v, %v; otherwise %v, %v", b2, err2, b, err)
+			}
+			if r.Empty() != byBuf.Empty() {
+				t.Fatal("one has begun, the other not")
+			}
 			if err != nil && !r.Empty() {
 				t.Fatal("state left after an error")
 			}
@@ -465,4 +476,42 @@ func FuzzExtract(f *testing.F) {
 		}
 		msg.Reverse(own, m, wire.CodeNoPort)
 	})
+}
+
+// TestReassembleInPlace: the Buf of a first fragment with room for all becomes the message.
+func TestReassembleInPlace(t *testing.T) {
+	hdr := make(wire.Msg, wire.MaxHeaderSize)
+	wire.Init(hdr, own, wire.UserLow, wire.TypeDirect, 32, peer)
+	payload := make([]byte, 66000)
+	for i := range payload {
+		payload[i] = byte(i * 31 >> 3)
+	}
+	var q buf.Queue
+	if err := msg.Build(hdr, payload, 64000, &q); err != nil {
+		t.Fatal(err)
+	}
+	var r msg.Reassembler
+	var first *buf.Buf
+	for {
+		in := buf.Get(buf.Largest)
+		in.Resize(copy(in.Msg, q.Front().Msg))
+		q.PopFront().Release()
+		if first == nil {
+			first = in
+		}
+		b, err := r.AppendBuf(in.Msg, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b == nil {
+			continue
+		}
+		if b != first {
+			t.Error("copied")
+		}
+		if m, err := wire.Validate(b.Msg); err != nil || !bytes.Equal(m.Data(), payload) {
+			t.Errorf("%v, or other octets", err)
+		}
+		return
+	}
 }

@@ -40,7 +40,7 @@ func (r *Reassembler) Take(from *Reassembler) {
 	*r, *from = *from, Reassembler{}
 }
 
-// Append adds one fragment, which is copied (net/tipc/msg.c tipc_buf_append). It returns the message when frag
+// Append adds one fragment, whose octets are copied (net/tipc/msg.c tipc_buf_append). It returns the message when frag
 // completes it, and nil when more is to come. After an error the Reassembler is empty.
 //
 // In the kernel the joined message is validated at its end; here its header, which must be whole in the first fragment,
@@ -48,6 +48,33 @@ func (r *Reassembler) Take(from *Reassembler) {
 // they are in the kernel.
 func (r *Reassembler) Append(frag wire.Msg) (*buf.Buf, error) {
 	return r.AppendTyped(frag, frag.Type())
+}
+
+// AppendBuf is Append with a Buf that owns the fragment, or nil. It is consumed: of the first fragment it becomes the
+// message, if there is room.
+func (r *Reassembler) AppendBuf(frag wire.Msg, own *buf.Buf) (*buf.Buf, error) {
+	if own == nil {
+		return r.Append(frag)
+	}
+	if frag.Type() != wire.TypeFirstFragment || r.head != nil {
+		b, err := r.Append(frag)
+		own.Release()
+		return b, err
+	}
+	in := wire.Msg(frag.Data())
+	if !validHeader(in) {
+		own.Release()
+		return nil, ErrInner
+	}
+	own.TrimFront(frag.Hdrsz())
+	if own.Cap() < in.Size() {
+		b, err := r.Append(frag)
+		own.Release()
+		return b, err
+	}
+	r.head, r.have = own, min(len(in), in.Size())
+	own.Resize(in.Size())
+	return nil, nil
 }
 
 // AppendTyped is Append with the place in the chain given apart from the fragment, for fragments inside a tunnel.

@@ -61,6 +61,13 @@ func (u *nullUpcalls) LinkUp(now mono.Time, addr, id uint32, bearer int)        
 func (u *nullUpcalls) LinkDown(now mono.Time, addr, id uint32, bearer int)                 {}
 func (u *nullUpcalls) Discovery(now mono.Time, bearer int, src wire.MediaAddr, m wire.Msg) {}
 
+// batchOut is a Batch as output.
+type batchOut buf.Batch
+
+func (o *batchOut) Send(bearer int, dst wire.MediaAddr, pkt []byte, own *buf.Buf) {
+	(*buf.Batch)(o).SendFrom(bearer, dst, pkt, own)
+}
+
 // duo joins two Tables directly, without a simulated network.
 type duo struct {
 	tab [2]*Table
@@ -73,7 +80,7 @@ func newDuo(tb testing.TB) *duo {
 	d := &duo{now: 1000 * sec}
 	for i := range d.tab {
 		addr := uint32(i + 1)
-		tab, err := New(Config{Own: addr, ID: identity(addr), Rand: func() uint32 { return 7 }, Out: &d.out[i], Up: &d.up[i]})
+		tab, err := New(Config{Own: addr, ID: identity(addr), Rand: func() uint32 { return 7 }, Out: (*batchOut)(&d.out[i]), Up: &d.up[i]})
 		if err != nil {
 			tb.Fatal(err)
 		}

@@ -232,7 +232,7 @@ func TestClusterIdentity(t *testing.T) {
 }
 
 func TestConfigChecks(t *testing.T) {
-	good := Config{Own: 1, Rand: func() uint32 { return 0 }, Out: new(buf.Batch), Up: new(nullUpcalls)}
+	good := Config{Own: 1, Rand: func() uint32 { return 0 }, Out: new(batchOut), Up: new(nullUpcalls)}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +288,7 @@ func TestActionsRing(t *testing.T) {
 // What an upcall leaves on its queue does not come again.
 func TestLeftoversAreReleased(t *testing.T) {
 	up := &lazyUpcalls{}
-	tab, err := New(Config{Own: 1, Rand: func() uint32 { return 0 }, Out: new(buf.Batch), Up: up})
+	tab, err := New(Config{Own: 1, Rand: func() uint32 { return 0 }, Out: new(batchOut), Up: up})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,16 +3,17 @@ package node
 import (
 	"strconv"
 
+	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/link"
 	"midplane/internal/tipc/wire"
 )
 
 // Send puts a packet of a unicast link on its bearer; without a carrier only RESET messages may pass
 // (net/tipc/bearer.c tipc_bearer_xmit).
-func (le *linkEntry) Send(pkt []byte) {
+func (le *linkEntry) Send(pkt []byte, own *buf.Buf) {
 	t := le.p.t
 	if b := &t.bearers[le.bearer]; b.enabled && (b.up || wire.Msg(pkt).IsReset()) {
-		t.cfg.Out.Send(le.bearer, le.addr, pkt)
+		t.cfg.Out.Send(le.bearer, le.addr, pkt, own)
 	}
 }
 
@@ -24,22 +25,22 @@ func (t *Table) bcOut() link.Output { return (*bcastOut)(t) }
 
 // Send puts pkt on the bearer that reaches all peers, or without one on each that reaches any
 // (net/tipc/bcast.c tipc_bcbase_xmit). That a receiver gets it twice does no harm.
-func (o *bcastOut) Send(pkt []byte) {
+func (o *bcastOut) Send(pkt []byte, own *buf.Buf) {
 	t := (*Table)(o)
 	if t.bc.primary != noBearer {
-		t.sendBcast(t.bc.primary, pkt)
+		t.sendBcast(t.bc.primary, pkt, own)
 		return
 	}
 	for i, n := range t.bc.dests {
 		if n > 0 {
-			t.sendBcast(i, pkt)
+			t.sendBcast(i, pkt, own)
 		}
 	}
 }
 
-func (t *Table) sendBcast(bearer int, pkt []byte) {
+func (t *Table) sendBcast(bearer int, pkt []byte, own *buf.Buf) {
 	if b := &t.bearers[bearer]; b.up {
-		t.cfg.Out.Send(bearer, b.Broadcast, pkt)
+		t.cfg.Out.Send(bearer, b.Broadcast, pkt, own)
 	}
 }
 

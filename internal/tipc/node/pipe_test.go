@@ -133,7 +133,7 @@ func (h *host) start() {
 }
 
 // Send implements buf.Output.
-func (h *host) Send(bearer int, dst wire.MediaAddr, pkt []byte) {
+func (h *host) Send(bearer int, dst wire.MediaAddr, pkt []byte, _ *buf.Buf) {
 	w := h.w
 	w.sent++
 	if h.dead {
@@ -199,7 +199,11 @@ func (w *world) run(d mono.Time) {
 			f := w.flying[0]
 			w.flying = w.flying[1:]
 			if !f.to.dead {
-				f.to.Receive(w.now, f.bearer, media(f.from.addr, f.bearer), f.data)
+				if len(f.data)%2 == 0 {
+					f.to.ReceiveBuf(w.now, f.bearer, media(f.from.addr, f.bearer), buf.Copy(f.data))
+				} else {
+					f.to.Receive(w.now, f.bearer, media(f.from.addr, f.bearer), f.data)
+				}
 			}
 		}
 		for _, h := range w.hosts {

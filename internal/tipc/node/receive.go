@@ -2,6 +2,7 @@ package node
 
 import (
 	"midplane/internal/mono"
+	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/link"
 	"midplane/internal/tipc/wire"
 )
@@ -10,14 +11,29 @@ import (
 // may be changed by it. Anything may be in it: what is not a valid message of a known peer in the right state is dropped
 // and counted.
 func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byte) {
+	t.receive(now, bearer, src, pkt, nil)
+}
+
+// ReceiveBuf is [Table.Receive] of the datagram in b, which it takes over: what is to be kept is not copied.
+func (t *Table) ReceiveBuf(now mono.Time, bearer int, src wire.MediaAddr, b *buf.Buf) {
+	if !t.receive(now, bearer, src, b.Msg, b) {
+		b.Release()
+	}
+}
+
+// receive is Receive. own owns pkt, or is nil; the result tells whether it was consumed.
+func (t *Table) receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byte, own *buf.Buf) (consumed bool) {
 	if bearer < 0 || bearer >= MaxBearers || !t.bearers[bearer].up {
 		t.stats.NoBearer++
-		return
+		return false
 	}
 	m, err := wire.Validate(pkt)
 	if err != nil {
 		t.stats.Invalid++
-		return
+		return false
+	}
+	if own != nil {
+		own.Resize(len(m)) // without padding
 	}
 	t.enter()
 	defer t.leave(now)
@@ -26,19 +42,18 @@ func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 	if m.NonSeq() {
 		if user == wire.UserLinkConfig {
 			t.cfg.Up.Discovery(now, bearer, src, m)
-		} else {
-			t.receiveBcast(now, m, bearer)
+			return false
 		}
-		return
+		return t.receiveBcast(now, m, own, bearer)
 	}
 	if !m.IsShort() && m.DestNode() != t.own {
 		t.stats.NotForUs++
-		return
+		return false
 	}
 	p := t.find(m.PrevNode())
 	if p == nil {
 		t.stats.UnknownPeer++
-		return
+		return false
 	}
 	le := &p.links[bearer]
 
@@ -46,7 +61,7 @@ func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 	if user == wire.UserLinkProtocol {
 		if !t.syncBcast(now, p, m, bearer) {
 			t.stats.BadGapAck++
-			return
+			return false
 		}
 	} else if p.bcRcv.Acked() != m.BcastAck() {
 		t.ackBcast(now, p, m)
@@ -58,7 +73,7 @@ func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 			if p.suspect {
 				p.trust(now, m, le.link)
 			}
-			rc = le.link.Receive(now, m, le)
+			rc, consumed = takeIn(now, le.link, m, own, le)
 		}
 	} else {
 		t.stats.BadState++
@@ -70,6 +85,15 @@ func (t *Table) Receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 		t.linkDown(now, p, bearer, false)
 	}
 	t.deliver(p, bearer)
+	return consumed
+}
+
+// takeIn gives the link a packet, with its Buf if that is there.
+func takeIn(now mono.Time, l *link.Link, m wire.Msg, own *buf.Buf, out link.Output) (rc link.Events, consumed bool) {
+	if own == nil {
+		return l.Receive(now, m, out), false
+	}
+	return l.ReceiveBuf(now, own, out), true
 }
 
 // trust ends the suspicion that the links which are up are to a former life of the peer, when one of them is heard a
@@ -96,7 +120,7 @@ func (t *Table) deliver(p *peer, bearer int) {
 }
 
 // receiveBcast takes a broadcast packet (net/tipc/node.c tipc_node_bc_rcv, bcast.c tipc_bcast_rcv).
-func (t *Table) receiveBcast(now mono.Time, m wire.Msg, bearer int) {
+func (t *Table) receiveBcast(now mono.Time, m wire.Msg, own *buf.Buf, bearer int) (consumed bool) {
 	from := m.PrevNode()
 	nack := m.User() == wire.UserBcastProtocol
 	if nack && m.DestNode() != t.own {
@@ -105,21 +129,21 @@ func (t *Table) receiveBcast(now mono.Time, m wire.Msg, bearer int) {
 	p := t.find(from)
 	if p == nil {
 		t.stats.UnknownPeer++
-		return
+		return false
 	}
 	if m.McNetID() != t.netID {
 		t.stats.ForeignNet++
-		return
+		return false
 	}
 	if !p.bcRcv.IsUp() {
 		t.stats.BcastNotUp++
-		return
+		return false
 	}
 	var rc link.Events
 	if nack {
 		rc = p.bcRcv.BcNackReceive(now, m, t.bcOut())
 	} else {
-		rc = p.bcRcv.Receive(now, m, nil)
+		rc, consumed = takeIn(now, p.bcRcv, m, own, nil)
 	}
 	t.wakeBcast()
 	if rc&link.SendState != 0 {
@@ -129,6 +153,7 @@ func (t *Table) receiveBcast(now mono.Time, m wire.Msg, bearer int) {
 	if rc&link.DownEvent != 0 {
 		t.resetLinks(now, p)
 	}
+	return consumed
 }
 
 // syncBcast takes the broadcast part of a LINK_PROTOCOL message: the peer's acknowledgements and where it is in sending

@@ -53,7 +53,7 @@ type replay struct {
 	log  []string
 }
 
-func (r *replay) Send(bearer int, dst wire.MediaAddr, pkt []byte) {
+func (r *replay) Send(bearer int, dst wire.MediaAddr, pkt []byte, _ *buf.Buf) {
 	r.sent = append(r.sent, bytes.Clone(pkt))
 }
 

@@ -106,7 +106,9 @@ func New(now mono.Time, cfg Config) (*Stack, error) {
 // output is the one place where datagrams leave the cores. It is not the Batch itself because TakeOutput swaps that.
 type output struct{ s *Stack }
 
-func (o output) Send(bearer int, dst wire.MediaAddr, pkt []byte) { o.s.out.Send(bearer, dst, pkt) }
+func (o output) Send(bearer int, dst wire.MediaAddr, pkt []byte, own *buf.Buf) {
+	o.s.out.SendFrom(bearer, dst, pkt, own)
+}
 
 // finalize gives the node its address (net/tipc/net.c tipc_net_finalize).
 func (s *Stack) finalize(now mono.Time, addr uint32) {
@@ -122,6 +124,11 @@ func (s *Stack) finalize(now mono.Time, addr uint32) {
 // HandlePacket takes one received datagram. bearer is the number that BearerEnable gave. pkt is not kept.
 func (s *Stack) HandlePacket(now mono.Time, bearer int, src wire.MediaAddr, pkt []byte) {
 	s.nodes.Receive(now, bearer, src, pkt)
+}
+
+// HandleBuf is HandlePacket of the datagram in b, which it takes over: what is to be kept is not copied.
+func (s *Stack) HandleBuf(now mono.Time, bearer int, src wire.MediaAddr, b *buf.Buf) {
+	s.nodes.ReceiveBuf(now, bearer, src, b)
 }
 
 // Tick runs what is due at now.

@@ -83,6 +83,12 @@ func NewSink(b bearer.Bearer, size int) *Sink {
 				}
 				for _, p := range pkts[:n] {
 					s.ch <- got{p.Src, string(p.Data)}
+					if p.Buf != nil && &p.Buf.Msg[0] == &p.Data[0] && len(p.Buf.Msg) == len(p.Data) {
+						clear(p.Buf.Msg) // it is ours
+						p.Buf.Release()
+					} else if p.Buf != nil {
+						s.errs <- errors.New("a datagram's Buf has not its data")
+					}
 				}
 			}
 		}()
@@ -119,7 +125,9 @@ func send(t *testing.T, b bearer.Bearer, dst wire.MediaAddr, data ...string) {
 	t.Helper()
 	var batch buf.Batch
 	for _, d := range data {
-		batch.Send(0, dst, []byte(d))
+		b := buf.Copy([]byte(d))
+		batch.SendFrom(0, dst, b.Msg, b)
+		b.Release()
 	}
 	if err := b.WriteBatch(&batch, 0); err != nil {
 		t.Fatalf("%s: %v", b.Name(), err)
