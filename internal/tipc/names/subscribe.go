@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"midplane/internal/mono"
+	"midplane/internal/timer"
 	"midplane/internal/tipc/wire"
 )
 
@@ -41,8 +42,7 @@ type Subscription struct {
 	node     interval[Subscription]
 	older    *Subscription // equal ones of the same subscriber
 	newer    *Subscription
-	expires  mono.Time
-	timer    int // place in the heap, -1: none
+	timer    timer.Timer[Subscription]
 }
 
 // subscrKey is a subscription as the subscriber wrote it. Cancelling needs the same octets again
@@ -164,7 +164,7 @@ func (s *Subscriber) request(now mono.Time, rec subscrKey, sub wire.Subscr, bigE
 		return ErrRange
 	}
 	t.subSeq++
-	n := &Subscription{s: sub, key: rec, bigEnd: bigEnd, seq: t.subSeq, owner: s, svc: t.service(sub.Range.Type), timer: -1}
+	n := &Subscription{s: sub, key: rec, bigEnd: bigEnd, seq: t.subSeq, owner: s, svc: t.service(sub.Range.Type)}
 	n.node.lower, n.node.upper, n.node.item = sub.Range.Lower, sub.Range.Upper, n
 	n.svc.subs.insert(&n.node)
 	if n.older = s.subs[rec]; n.older != nil {
@@ -174,8 +174,7 @@ func (s *Subscriber) request(now mono.Time, rec subscrKey, sub wire.Subscr, bigE
 	s.n++
 	t.subs++
 	if sub.Timeout != wire.WaitForever {
-		n.expires = now.Add(time.Duration(sub.Timeout) * time.Millisecond)
-		t.timers.push(n)
+		t.timers.Set(&n.timer, n, now.Add(time.Duration(sub.Timeout)*time.Millisecond))
 	}
 	t.report(n)
 	return nil
@@ -314,9 +313,7 @@ func (t *Table) detach(n *Subscription) {
 	n.older, n.newer = nil, nil
 	n.owner.n--
 	t.subs--
-	if n.timer >= 0 {
-		t.timers.remove(n)
-	}
+	t.timers.Stop(&n.timer)
 	n.svc.subs.remove(&n.node)
 	t.dropIfUnused(n.svc)
 }
@@ -418,17 +415,11 @@ func (t *Table) overflow(s *Subscriber) {
 }
 
 // Deadline is when Tick has to be called next, or [mono.Never].
-func (t *Table) Deadline() mono.Time {
-	if len(t.timers) == 0 {
-		return mono.Never
-	}
-	return t.timers[0].expires
-}
+func (t *Table) Deadline() mono.Time { return t.timers.Next() }
 
 // Tick ends the subscriptions that have expired and reports that (subscr.c tipc_sub_timeout).
 func (t *Table) Tick(now mono.Time) {
-	for len(t.timers) > 0 && t.timers[0].expires <= now {
-		n := t.timers[0]
+	for n := t.timers.Due(now); n != nil; n = t.timers.Due(now) {
 		t.enqueue(queuedEvent{n, wire.EventTimeout, n.node.lower, n.node.upper, wire.SocketAddr{}})
 		if !n.inactive {
 			t.unsubscribe(n)

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"midplane/internal/mono"
+	"midplane/internal/timer"
 	"midplane/internal/tipc/wire"
 )
 
@@ -98,7 +99,7 @@ type Table struct {
 	subs        int
 	queued      int
 	subscribers *Subscriber
-	timers      timerHeap
+	timers      timer.Heap[Subscription]
 	matched     []*Subscription // scratch of notify
 	initial     []*Publication  // scratch of the report to a new subscription
 	seen        map[uint32]struct{}

@@ -169,7 +169,7 @@ func TestTableIsBounded(t *testing.T) {
 		if respond, _ := a.CheckDest(w.now, Dest{Addr: 100 + i, ID: identity(100 + i), Caps: wire.CapsAll, Media: media(100+i, 0)}); !respond {
 			t.Fatalf("newcomer %d got no place", i)
 		}
-		if n := len(a.sorted); n > 4 || len(a.byAddr) != n || len(a.byID) != n || len(a.timers) != n {
+		if n := len(a.sorted); n > 4 || len(a.byAddr) != n || len(a.byID) != n || a.timers.Len() != n {
 			t.Fatalf("%d peers", n)
 		}
 	}

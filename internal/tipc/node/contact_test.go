@@ -124,7 +124,7 @@ func TestForgotten(t *testing.T) {
 		t.Fatal("forgotten too early")
 	}
 	w.run(20 * sec)
-	if _, ok := a.Node(2); ok || len(a.timers) != 0 || len(a.sorted) != 0 || len(a.byID) != 0 {
+	if _, ok := a.Node(2); ok || a.timers.Len() != 0 || len(a.sorted) != 0 || len(a.byID) != 0 {
 		t.Fatal("not forgotten after 300 s")
 	}
 	// It can come back.

@@ -135,13 +135,14 @@ func (t *Table) findOrCreate(now mono.Time, d Dest) *peer {
 	p = &peer{
 		t: t, addr: d.Addr, id: d.ID, caps: d.Caps, netHash: d.NetHash, signature: invalidSig,
 		state: SelfDownPeerLeaving, active: [2]int{noBearer, noBearer},
-		deleteAt: now + cleanupAfter, interval: idleInterval, timer: now + idleInterval*ms,
+		deleteAt: now + cleanupAfter, interval: idleInterval,
 	}
 	for i := range p.links {
 		p.links[i].p, p.links[i].bearer = p, i
 	}
 	p.bcRcv = t.newRcvLink(p)
 	t.insert(p)
+	t.timers.Set(&p.timer, p, now+mono.Time(p.interval)*ms)
 	t.updateCaps()
 	return p
 }
@@ -160,7 +161,7 @@ func (p *peer) newLink(now mono.Time, bearer int) *link.Link {
 	p.linkCnt++
 	p.calcTimer(l)
 	if p.linkCnt == 1 {
-		t.timers.move(p, now+mono.Time(p.interval)*ms)
+		t.timers.Set(&p.timer, p, now+mono.Time(p.interval)*ms)
 	}
 	return l
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"midplane/internal/mono"
+	"midplane/internal/timer"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/link"
 	"midplane/internal/tipc/monitor"
@@ -24,7 +25,7 @@ type Table struct {
 	byAddr map[uint32]*peer
 	byID   map[wire.NodeID]*peer
 	sorted []*peer // by address
-	timers timerHeap
+	timers timer.Heap[peer]
 
 	bc  bcBase
 	bcl *link.Link // broadcast send link
@@ -104,9 +105,8 @@ type peer struct {
 	suspectAt mono.Time
 
 	deleteAt mono.Time
-	interval int       // ms between timer runs (keepalive_intv)
-	timer    mono.Time // next run
-	heapPos  int
+	interval int // ms between timer runs (keepalive_intv)
+	timer    timer.Timer[peer]
 	gone     bool // removed from the table
 }
 
@@ -216,7 +216,6 @@ func (t *Table) insert(p *peer) {
 		return 0
 	})
 	t.sorted = slices.Insert(t.sorted, i, p)
-	t.timers.add(p)
 }
 
 // remove forgets a peer that is down, with its links (net/tipc/node.c tipc_node_cleanup, tipc_node_delete).
@@ -231,7 +230,7 @@ func (t *Table) remove(p *peer) {
 	if i := slices.Index(t.sorted, p); i >= 0 {
 		t.sorted = slices.Delete(t.sorted, i, i+1)
 	}
-	t.timers.remove(p)
+	t.timers.Stop(&p.timer)
 	p.gone = true
 	t.updateCaps()
 }

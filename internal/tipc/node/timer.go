@@ -8,20 +8,13 @@ import (
 
 // Deadline is when [Table.Tick] wants to be called next, [mono.Never] when there is nothing to wait for.
 func (t *Table) Deadline() mono.Time {
-	d := t.nextPeer()
+	d := t.timers.Next()
 	for i := range t.bearers {
 		if m := t.bearers[i].mon; m != nil {
 			d = min(d, m.Deadline())
 		}
 	}
 	return d
-}
-
-func (t *Table) nextPeer() mono.Time {
-	if len(t.timers) == 0 {
-		return mono.Never
-	}
-	return t.timers[0].timer
 }
 
 // Tick runs the timers that are due: supervision of links, and forgetting peers that have been down for 300 s
@@ -37,8 +30,8 @@ func (t *Table) Tick(now mono.Time) {
 			m.Tick(now)
 		}
 	}
-	for t.nextPeer() <= now {
-		t.timeout(now, t.timers[0])
+	for p := t.timers.Due(now); p != nil; p = t.timers.Due(now) {
+		t.timeout(now, p)
 	}
 }
 
@@ -63,7 +56,7 @@ func (t *Table) timeout(now mono.Time, p *peer) {
 		t.stats.BcastStuck++
 		t.resetLinks(now, p)
 	}
-	t.timers.move(p, now+mono.Time(p.interval)*ms)
+	t.timers.Set(&p.timer, p, now+mono.Time(p.interval)*ms)
 }
 
 // bcastPatience is for how many tolerances a peer may let the oldest broadcast wait for its acknowledgement, as long as

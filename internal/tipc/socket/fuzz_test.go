@@ -121,7 +121,7 @@ func FuzzReceive(f *testing.F) {
 				if used != x.rxUsed || used > max(x.rcvBuf<<4, flowMsgLimit) {
 					t.Fatalf("receive queue counts %d, holds %d", x.rxUsed, used)
 				}
-				if x.dead && (x.heapIdx >= 0 || x.onPeerList || !x.rxq.Empty()) {
+				if x.dead && (x.first.Running() || x.onPeerList || !x.rxq.Empty()) {
 					t.Fatal("dead socket is in use")
 				}
 			}
@@ -131,8 +131,8 @@ func FuzzReceive(f *testing.F) {
 			x.Close(w.now)
 		}
 		w.run(10 * time.Second)
-		if len(a.socks) != 0 || len(a.timers) != 0 || len(a.peers) != 0 || a.busy {
-			t.Fatalf("%d sockets, %d timers, %d peers left", len(a.socks), len(a.timers), len(a.peers))
+		if len(a.socks) != 0 || a.timers.Len() != 0 || len(a.peers) != 0 || a.busy {
+			t.Fatalf("%d sockets, %d timers, %d peers left", len(a.socks), a.timers.Len(), len(a.peers))
 		}
 	})
 }

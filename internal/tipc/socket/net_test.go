@@ -519,8 +519,8 @@ func (w *world) wantTrace(want string) {
 func (w *world) leakCheck() {
 	w.t.Helper()
 	for _, n := range w.nodes {
-		if len(n.socks) != 0 || len(n.timers) != 0 || len(n.peers) != 0 || !n.inq.Empty() || !n.xmitq.Empty() || !n.mcastq.Empty() || n.busy {
-			w.t.Errorf("node %d: %d sockets, %d timers, %d peers left", n.addr, len(n.socks), len(n.timers), len(n.peers))
+		if len(n.socks) != 0 || n.timers.Len() != 0 || len(n.peers) != 0 || !n.inq.Empty() || !n.xmitq.Empty() || !n.mcastq.Empty() || n.busy {
+			w.t.Errorf("node %d: %d sockets, %d timers, %d peers left", n.addr, len(n.socks), n.timers.Len(), len(n.peers))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"midplane/internal/mono"
+	"midplane/internal/timer"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/msg"
 	"midplane/internal/tipc/names"
@@ -76,9 +77,8 @@ type Sock struct {
 	timer     mono.Time // sk_timer: probe or retry
 	connEnd   mono.Time // connect timeout
 	lingerEnd mono.Time
-	heldEnd   mono.Time // release of what waits on defq
-	when      mono.Time // earliest of them, what the heap sorts by
-	heapIdx   int
+	heldEnd   mono.Time         // release of what waits on defq
+	first     timer.Timer[Sock] // of them
 
 	ready     *ReadyList // nil: the table's
 	readyNext *Sock

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"midplane/internal/mono"
+	"midplane/internal/timer"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/names"
 	"midplane/internal/tipc/wire"
@@ -70,7 +71,7 @@ type Table struct {
 	peers map[uint32]*Sock // connections by peer node: heads of lists through Sock.peerNext
 	stats TableStats
 
-	timers []*Sock // heap by Sock.when
+	timers timer.Heap[Sock]
 	ready  ReadyList
 
 	busy bool      // a call is in progress: received messages wait in inq
@@ -114,7 +115,7 @@ func (t *Table) Create(now mono.Time, typ Type) (*Sock, error) {
 		return nil, ErrTooMany
 	}
 	s := &Sock{
-		t: t, typ: typ, state: Open, port: t.newPort(), heapIdx: -1, when: mono.Never,
+		t: t, typ: typ, state: Open, port: t.newPort(),
 		timer: mono.Never, connEnd: mono.Never, lingerEnd: mono.Never, heldEnd: mono.Never,
 		nagleStart: nagleStartInit, connTimeout: connTimeoutDefault, rcvBuf: RcvBufDef,
 		sndWin: advBlocks(RcvBufMin), rcvWin: advBlocks(RcvBufMin),

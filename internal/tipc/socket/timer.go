@@ -3,19 +3,14 @@ package socket
 import "midplane/internal/mono"
 
 // Deadline is when [Table.Tick] has to be called next; [mono.Never] if no timer runs.
-func (t *Table) Deadline() mono.Time {
-	if len(t.timers) == 0 {
-		return mono.Never
-	}
-	return t.timers[0].when
-}
+func (t *Table) Deadline() mono.Time { return t.timers.Next() }
 
 // Tick serves the timers that have run out.
 func (t *Table) Tick(now mono.Time) {
 	t.enter()
 	// A timer that is served is either off or later than now, so this ends.
-	for len(t.timers) > 0 && t.timers[0].when <= now {
-		t.timers[0].expire(now)
+	for s := t.timers.Due(now); s != nil; s = t.timers.Due(now) {
+		s.expire(now)
 	}
 	t.leave(now)
 }
@@ -48,62 +43,11 @@ func (s *Sock) expire(now mono.Time) {
 	s.arm()
 }
 
-// arm puts the socket where its next timer belongs in the heap, or takes it out.
+// arm sets the socket's place among all timers by its earliest one.
 func (s *Sock) arm() {
-	t := s.t
-	when := s.timer.Min(s.connEnd).Min(s.lingerEnd).Min(s.heldEnd)
+	at := s.timer.Min(s.connEnd).Min(s.lingerEnd).Min(s.heldEnd)
 	if s.dead {
-		when = mono.Never
+		at = mono.Never
 	}
-	if when == s.when {
-		return
-	}
-	s.when = when
-	switch {
-	case when == mono.Never:
-		if i := s.heapIdx; i >= 0 {
-			last := len(t.timers) - 1
-			t.swap(i, last)
-			t.timers[last] = nil
-			t.timers = t.timers[:last]
-			s.heapIdx = -1
-			if i < last {
-				t.fix(i)
-			}
-		}
-	case s.heapIdx < 0:
-		s.heapIdx = len(t.timers)
-		t.timers = append(t.timers, s)
-		t.fix(s.heapIdx)
-	default:
-		t.fix(s.heapIdx)
-	}
-}
-
-func (t *Table) swap(i, j int) {
-	h := t.timers
-	h[i], h[j] = h[j], h[i]
-	h[i].heapIdx, h[j].heapIdx = i, j
-}
-
-// fix restores the heap after the socket at i changed.
-func (t *Table) fix(i int) {
-	h := t.timers
-	for i > 0 && h[i].when < h[(i-1)/2].when {
-		t.swap(i, (i-1)/2)
-		i = (i - 1) / 2
-	}
-	for {
-		least := i
-		for c := 2*i + 1; c <= 2*i+2 && c < len(h); c++ {
-			if h[c].when < h[least].when {
-				least = c
-			}
-		}
-		if least == i {
-			return
-		}
-		t.swap(i, least)
-		i = least
-	}
+	s.t.timers.Set(&s.first, s, at)
 }

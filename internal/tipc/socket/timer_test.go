@@ -36,12 +36,12 @@ func TestTimerHeap(t *testing.T) {
 					if first != mono.Never {
 						armed++
 					}
-					if (first != mono.Never) != (s.heapIdx >= 0) || s.heapIdx >= 0 && n.timers[s.heapIdx] != s {
-						rt.Fatal("index")
+					if (first != mono.Never) != s.first.Running() {
+						rt.Fatalf("first timer %v, running: %v", first, s.first.Running())
 					}
 				}
-				if n.Deadline() != want || len(n.timers) != armed {
-					rt.Fatalf("deadline %v, want %v; %d timers of %d", n.Deadline(), want, len(n.timers), armed)
+				if n.Deadline() != want || n.timers.Len() != armed {
+					rt.Fatalf("deadline %v, want %v; %d timers of %d", n.Deadline(), want, n.timers.Len(), armed)
 				}
 			},
 		})
