@@ -19,7 +19,7 @@ var bearerCmd = &command{name: "bearer", short: "show or change bearers", sub: [
 		bearerGet(api.Priority), bearerGet(api.Tolerance), bearerGet(api.Window), bearerGet(api.MTU),
 		{name: "media", short: "show a UDP setting", args: "udp name NAME { localip | localport | remoteip | remoteport }", run: bearerGetUDP},
 	}},
-	{name: "list", short: "list bearers", run: bearerList},
+	{name: "list", short: "list bearers", run: listNames("bearer", api.Control.Bearers, func(b api.Bearer) string { return b.Name })},
 	{name: "set", short: "change one setting of a bearer", sub: []*command{
 		bearerSet(api.Priority), bearerSet(api.Tolerance), bearerSet(api.Window), bearerSet(api.MTU),
 	}},
@@ -69,12 +69,26 @@ func bearerAdd(c *call) error {
 	return c.control().AddRemote(c.ctx, api.BearerRemote{Name: bearer, RemoteIP: ip.val, RemotePort: p})
 }
 
-func bearerDisable(c *call) error {
+// bearerID takes a bearer's key words, which are all that is left, and makes its name of them.
+func (c *call) bearerID() (bearer string, err error) {
 	media, name, device := keyval("media"), keyval("name"), keyval("device")
 	if err := c.options(media, name, device); err != nil {
-		return err
+		return "", err
 	}
-	bearer, err := c.bearerName(media, name, device)
+	return c.bearerName(media, name, device)
+}
+
+// bearerWith is bearerID for a bearer that has property p.
+func (c *call) bearerWith(p api.Property) (bearer string, err error) {
+	bearer, err = c.bearerID()
+	if err == nil && p == api.MTU && !strings.HasPrefix(bearer, "udp:") {
+		err = c.usagef("mtu is a setting of udp bearers only")
+	}
+	return bearer, err
+}
+
+func bearerDisable(c *call) error {
+	bearer, err := c.bearerID()
 	if err != nil {
 		return err
 	}
@@ -158,16 +172,9 @@ func (c *call) bearer(name string) (api.Bearer, error) {
 
 func bearerGet(p api.Property) *command {
 	return &command{name: string(p), short: "show a bearer's " + string(p), args: bearerID, run: func(c *call) error {
-		media, name, device := keyval("media"), keyval("name"), keyval("device")
-		if err := c.options(media, name, device); err != nil {
-			return err
-		}
-		id, err := c.bearerName(media, name, device)
+		id, err := c.bearerWith(p)
 		if err != nil {
 			return err
-		}
-		if p == api.MTU && media.val != "udp" {
-			return c.usagef("mtu is a setting of udp bearers only")
 		}
 		b, err := c.bearer(id)
 		if err != nil {
@@ -222,44 +229,15 @@ func bearerGetUDP(c *call) error {
 	return nil
 }
 
-func bearerList(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	all, err := c.control().Bearers(c.ctx)
-	if err != nil {
-		return err
-	}
-	c.answer(func() {
-		for _, b := range all {
-			c.printf("%s\n", b.Name)
-		}
-	}, func(w *jsonWriter) {
-		for _, b := range all {
-			w.beginObject()
-			w.field("bearer", b.Name)
-			w.endObject()
-		}
-	})
-	return nil
-}
-
 func bearerSet(p api.Property) *command {
 	return &command{name: string(p), short: "set a bearer's " + string(p), args: strings.ToUpper(string(p)) + " " + bearerID, run: func(c *call) error {
 		v, err := c.propertyValue(p)
 		if err != nil {
 			return err
 		}
-		media, name, device := keyval("media"), keyval("name"), keyval("device")
-		if err := c.options(media, name, device); err != nil {
-			return err
-		}
-		id, err := c.bearerName(media, name, device)
+		id, err := c.bearerWith(p)
 		if err != nil {
 			return err
-		}
-		if p == api.MTU && media.val != "udp" {
-			return c.usagef("mtu is a setting of udp bearers only")
 		}
 		return c.control().SetBearer(c.ctx, api.PropertySet{Name: id, Property: p, Value: v})
 	}}

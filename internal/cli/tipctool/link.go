@@ -29,16 +29,23 @@ var linkCmd = &command{name: "link", short: "show or change links", sub: []*comm
 	}},
 }}
 
-func (c *call) links(all bool) ([]api.Link, error) {
-	l, err := c.control().Links(c.ctx, all)
-	return l, err
+// linkName takes "link LINK", which is all that is left.
+func (c *call) linkName() (string, error) {
+	link := keyval("link")
+	if err := c.options(link); err != nil {
+		return "", err
+	}
+	if !link.set {
+		return "", c.usagef("missing link")
+	}
+	return link.val, nil
 }
 
 func linkList(c *call) error {
 	if err := c.done(); err != nil {
 		return err
 	}
-	links, err := c.links(false)
+	links, err := c.control().Links(c.ctx, false)
 	if err != nil {
 		return err
 	}
@@ -59,19 +66,16 @@ func linkList(c *call) error {
 
 func linkGet(p api.Property) *command {
 	return &command{name: string(p), short: "show a link's " + string(p), args: "link LINK", run: func(c *call) error {
-		link := keyval("link")
-		if err := c.options(link); err != nil {
+		name, err := c.linkName()
+		if err != nil {
 			return err
 		}
-		if !link.set {
-			return c.usagef("missing link")
-		}
-		links, err := c.links(false)
+		links, err := c.control().Links(c.ctx, false)
 		if err != nil {
 			return err
 		}
 		for _, l := range links {
-			if l.Name == link.val {
+			if l.Name == name {
 				if l.Broadcast && p != api.Window {
 					return &api.Error{Code: api.Invalid, Message: l.Name + " has no " + string(p)}
 				}
@@ -79,7 +83,7 @@ func linkGet(p api.Property) *command {
 				return nil
 			}
 		}
-		return &api.Error{Code: api.NotFound, Message: "no link " + link.val}
+		return &api.Error{Code: api.NotFound, Message: "no link " + name}
 	}}
 }
 
@@ -89,22 +93,16 @@ func linkSet(p api.Property) *command {
 		if err != nil {
 			return err
 		}
-		link := keyval("link")
-		if err := c.options(link); err != nil {
+		name, err := c.linkName()
+		if err != nil {
 			return err
 		}
-		if !link.set {
-			return c.usagef("missing link")
-		}
-		return c.control().SetLink(c.ctx, api.PropertySet{Name: link.val, Property: p, Value: v})
+		return c.control().SetLink(c.ctx, api.PropertySet{Name: name, Property: p, Value: v})
 	}}
 }
 
 func broadcastGet(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	b, err := c.control().Broadcast(c.ctx)
+	b, err := ask(c, api.Control.Broadcast)
 	if err != nil {
 		return err
 	}
@@ -158,14 +156,11 @@ func broadcastSet(c *call) error {
 }
 
 func statReset(c *call) error {
-	link := keyval("link")
-	if err := c.options(link); err != nil {
+	name, err := c.linkName()
+	if err != nil {
 		return err
 	}
-	if !link.set {
-		return c.usagef("missing link")
-	}
-	return c.control().ResetLink(c.ctx, link.val)
+	return c.control().ResetLink(c.ctx, name)
 }
 
 func statShow(c *call) error {
@@ -173,7 +168,7 @@ func statShow(c *call) error {
 	if err := c.options(link); err != nil {
 		return err
 	}
-	links, err := c.links(link.set)
+	links, err := c.control().Links(c.ctx, link.set)
 	if err != nil {
 		return err
 	}

@@ -10,33 +10,11 @@ var mediaCmd = &command{name: "media", short: "show or change the defaults of me
 	{name: "get", short: "show one default of a medium", sub: []*command{
 		mediaGet(api.Priority), mediaGet(api.Tolerance), mediaGet(api.Window), mediaGet(api.MTU),
 	}},
-	{name: "list", short: "list media", run: mediaList},
+	{name: "list", short: "list media", run: listNames("media", api.Control.Media, func(m api.Medium) string { return m.Name })},
 	{name: "set", short: "change one default of a medium", sub: []*command{
 		mediaSet(api.Priority), mediaSet(api.Tolerance), mediaSet(api.Window), mediaSet(api.MTU),
 	}},
 }}
-
-func mediaList(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	all, err := c.control().Media(c.ctx)
-	if err != nil {
-		return err
-	}
-	c.answer(func() {
-		for _, m := range all {
-			c.printf("%s\n", m.Name)
-		}
-	}, func(w *jsonWriter) {
-		for _, m := range all {
-			w.beginObject()
-			w.field("media", m.Name)
-			w.endObject()
-		}
-	})
-	return nil
-}
 
 // medium parses "media MEDIA".
 func (c *call) medium(p api.Property) (string, error) {

@@ -23,10 +23,7 @@ func monitorSet(c *call) error {
 }
 
 func monitorGet(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	m, err := c.control().Monitors(c.ctx)
+	m, err := ask(c, api.Control.Monitors)
 	if err != nil {
 		return err
 	}
@@ -36,10 +33,7 @@ func monitorGet(c *call) error {
 }
 
 func monitorSummary(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	m, err := c.control().Monitors(c.ctx)
+	m, err := ask(c, api.Control.Monitors)
 	if err != nil {
 		return err
 	}

@@ -31,10 +31,7 @@ var nodeCmd = &command{name: "node", short: "show peers, show or change the loca
 }}
 
 func nodeList(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	peers, err := c.control().Peers(c.ctx)
+	peers, err := ask(c, api.Control.Peers)
 	if err != nil {
 		return err
 	}
@@ -64,15 +61,8 @@ func identity(id tipc.NodeID) string {
 	return id.String()
 }
 
-func (c *call) localNode() (api.Node, error) {
-	if err := c.done(); err != nil {
-		return api.Node{}, err
-	}
-	return c.control().Node(c.ctx)
-}
-
 func nodeGetAddress(c *call) error {
-	n, err := c.localNode()
+	n, err := ask(c, api.Control.Node)
 	if err != nil {
 		return err
 	}
@@ -81,7 +71,7 @@ func nodeGetAddress(c *call) error {
 }
 
 func nodeGetIdentity(c *call) error {
-	n, err := c.localNode()
+	n, err := ask(c, api.Control.Node)
 	if err != nil {
 		return err
 	}
@@ -97,7 +87,7 @@ func nodeGetIdentity(c *call) error {
 }
 
 func nodeGetNetID(c *call) error {
-	n, err := c.localNode()
+	n, err := ask(c, api.Control.Node)
 	if err != nil {
 		return err
 	}
@@ -118,13 +108,9 @@ func nodeSetAddress(c *call) error {
 }
 
 func nodeSetIdentity(c *call) error {
-	s, err := c.only("identity")
+	id, err := c.onlyIdentity()
 	if err != nil {
 		return err
-	}
-	id, err := tipc.ParseNodeID(s)
-	if err != nil {
-		return c.usagef("%v", err)
 	}
 	return c.control().SetNode(c.ctx, api.NodeSet{Identity: &id})
 }
@@ -148,6 +134,18 @@ func (c *call) only(what string) (string, error) {
 		return "", err
 	}
 	return s, c.done()
+}
+
+// onlyIdentity is only for an identity.
+func (c *call) onlyIdentity() (id tipc.NodeID, err error) {
+	s, err := c.only("identity")
+	if err != nil {
+		return id, err
+	}
+	if id, err = tipc.ParseNodeID(s); err != nil {
+		return id, c.usagef("%v", err)
+	}
+	return id, nil
 }
 
 func nodeSetKey(c *call) error {

@@ -18,10 +18,7 @@ subscribe TYPE[:LOWER:UPPER] reports bindings as they come and go.`, sub: []*com
 }}
 
 func nametableShow(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	names, err := c.control().Names(c.ctx)
+	names, err := ask(c, api.Control.Names)
 	if err != nil {
 		return err
 	}
@@ -66,22 +63,15 @@ func peerRemoveAddress(c *call) error {
 }
 
 func peerRemoveIdentity(c *call) error {
-	s, err := c.only("identity")
+	id, err := c.onlyIdentity()
 	if err != nil {
 		return err
-	}
-	id, err := tipc.ParseNodeID(s)
-	if err != nil {
-		return c.usagef("%v", err)
 	}
 	return c.control().RemovePeer(c.ctx, api.PeerRemove{Identity: &id})
 }
 
 func socketList(c *call) error {
-	if err := c.done(); err != nil {
-		return err
-	}
-	socks, err := c.control().Sockets(c.ctx)
+	socks, err := ask(c, api.Control.Sockets)
 	if err != nil {
 		return err
 	}

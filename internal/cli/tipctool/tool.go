@@ -303,7 +303,37 @@ func (c *call) port(o *option) (uint16, error) {
 	return uint16(n), nil
 }
 
-// values prints a table or a list: text builds the lines, json the array.
+// ask puts one question to the node, for a command that takes no further words.
+func ask[T any](c *call, question func(api.Control, context.Context) (T, error)) (answer T, err error) {
+	if err := c.done(); err != nil {
+		return answer, err
+	}
+	return question(c.control(), c.ctx)
+}
+
+// listNames is a command that lists names, one a line.
+func listNames[T any](what string, question func(api.Control, context.Context) ([]T, error), name func(T) string) func(*call) error {
+	return func(c *call) error {
+		all, err := ask(c, question)
+		if err != nil {
+			return err
+		}
+		c.answer(func() {
+			for _, it := range all {
+				c.printf("%s\n", name(it))
+			}
+		}, func(w *jsonWriter) {
+			for _, it := range all {
+				w.beginObject()
+				w.field(what, name(it))
+				w.endObject()
+			}
+		})
+		return nil
+	}
+}
+
+// answer prints a table or a list: text builds the lines, json the array.
 func (c *call) answer(text func(), json func(w *jsonWriter)) {
 	if !c.json {
 		text()
