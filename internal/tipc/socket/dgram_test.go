@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"midplane/internal/mono"
-	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/msg"
 	"midplane/internal/tipc/names"
 	"midplane/internal/tipc/wire"
@@ -338,18 +337,7 @@ func TestMulticast(t *testing.T) {
 func TestDeferredMulticastBound(t *testing.T) {
 	w := newWorld(t, 1, 2)
 	r := w.nodes[2].bound(RDM, 500, 1)
-	send := func(n int, syn bool) {
-		b := buf.Get(wire.McastHeaderSize + n)
-		wire.Init(b.Msg, 1, wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, 0)
-		b.Msg.SetSize(len(b.Msg))
-		b.Msg.SetSyn(syn)
-		b.Msg.SetNameType(500)
-		b.Msg.SetNameLower(1)
-		b.Msg.SetNameUpper(1)
-		var q buf.Queue
-		q.PushBack(b)
-		w.nodes[2].ReceiveMulticast(w.now, &q)
-	}
+	send := func(n int, syn bool) { w.nodes[2].multicast(1, 0, string(make([]byte, n)), syn, 0) }
 	for range 600 {
 		send(1, true)
 	}
@@ -376,15 +364,7 @@ func TestHeldMulticastIsReleased(t *testing.T) {
 	w := newWorld(t, 1, 2)
 	r := w.nodes[2].bound(RDM, 500, 1)
 	send := func(port uint32, data string, syn bool, code wire.ErrCode) {
-		b := msg.Create(wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, len(data), 0, 1, 0, port, code)
-		copy(b.Msg[wire.McastHeaderSize:], data)
-		b.Msg.SetSyn(syn)
-		b.Msg.SetNameType(500)
-		b.Msg.SetNameLower(1)
-		b.Msg.SetNameUpper(1)
-		var q buf.Queue
-		q.PushBack(b)
-		w.nodes[2].ReceiveMulticast(w.now, &q)
+		w.nodes[2].multicast(1, port, data, syn, code)
 	}
 	send(7, "", true, wire.CodeNoPort)
 	send(7, "one", true, 0)

@@ -4,9 +4,6 @@ import (
 	"testing"
 
 	"midplane/internal/mono"
-	"midplane/internal/tipc/buf"
-	"midplane/internal/tipc/msg"
-	"midplane/internal/tipc/wire"
 )
 
 // With the contact to a node ends the waiting for its multicasts, so that those of its next life are not held behind.
@@ -14,17 +11,7 @@ import (
 func TestHeldMulticastEndsWithContact(t *testing.T) {
 	w := newWorld(t, 1, 2)
 	r := w.nodes[2].bound(RDM, 500, 1)
-	send := func(node, port uint32, data string, syn bool) {
-		b := msg.Create(wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, len(data), 0, node, 0, port, 0)
-		copy(b.Msg[wire.McastHeaderSize:], data)
-		b.Msg.SetSyn(syn)
-		b.Msg.SetNameType(500)
-		b.Msg.SetNameLower(1)
-		b.Msg.SetNameUpper(1)
-		var q buf.Queue
-		q.PushBack(b)
-		w.nodes[2].ReceiveMulticast(w.now, &q)
-	}
+	send := func(node, port uint32, data string, syn bool) { w.nodes[2].multicast(node, port, data, syn, 0) }
 	send(1, 7, "one", true)
 	send(1, 7, "two", true)
 	send(3, 7, "other", true)

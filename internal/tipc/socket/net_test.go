@@ -80,6 +80,19 @@ func newWorld(t testing.TB, addrs ...uint32) *world {
 	return w
 }
 
+// multicast lets n receive a multicast message to {500,1,1} from a socket of another node.
+func (n *node) multicast(from, port uint32, data string, syn bool, code wire.ErrCode) {
+	b := msg.Create(wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, len(data), 0, from, 0, port, code)
+	copy(b.Msg[wire.McastHeaderSize:], data)
+	b.Msg.SetSyn(syn)
+	b.Msg.SetNameType(500)
+	b.Msg.SetNameLower(1)
+	b.Msg.SetNameUpper(1)
+	var q buf.Queue
+	q.PushBack(b)
+	n.ReceiveMulticast(n.w.now, &q)
+}
+
 func (w *world) at(d time.Duration, e event) {
 	e.at, e.seq = w.now.Add(d), w.seq
 	w.seq++
