@@ -1,9 +1,11 @@
 package tipc
 
 import (
-	"encoding/binary"
 	"encoding/hex"
 	"strings"
+
+	"midplane/internal/tipc/discover"
+	"midplane/internal/tipc/wire"
 )
 
 // NodeID is the 128-bit identity of a node. The zero value is no identity.
@@ -41,16 +43,7 @@ func (id NodeID) IsZero() bool { return id == NodeID{} }
 // words, or, should that be 0, their inclusive or (net/tipc/addr.c:tipc_set_node_id, nodeid2hash). A node whose
 // address is taken by another gets a different one from its neighbours.
 func (id NodeID) Addr() NodeAddr {
-	var x, o uint32
-	for i := 0; i < len(id); i += 4 {
-		w := binary.BigEndian.Uint32(id[i:])
-		x ^= w
-		o |= w
-	}
-	if x == 0 {
-		x = o
-	}
-	return NodeAddr(x)
+	return NodeAddr(discover.AddrOf(wire.NodeID(id)))
 }
 
 // AppendTo appends the text form to b: the characters if all of them may stand in a name, else hexadecimal digits
