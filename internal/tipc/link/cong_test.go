@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
@@ -208,7 +209,7 @@ func TestLargerWindowKeepsOrder(t *testing.T) {
 	l.SetQueueLimits(100, 200)
 	s.pump(10)
 	p.run(5 * sec)
-	check(t, "port 1", p.ends[1].got[1], s.n)
+	tipctest.InOrder(t, "port 1", p.ends[1].got[1], s.n)
 }
 
 func TestBundleEager(t *testing.T) {
@@ -251,7 +252,7 @@ func TestBundleEager(t *testing.T) {
 		t.Error("a large message left a small one behind")
 	}
 	p.run(sec)
-	check(t, "port 1", p.ends[1].got[1], s.n)
+	tipctest.InOrder(t, "port 1", p.ends[1].got[1], s.n)
 	// What is held back is not lost when the peer claims to have it, nor sent after that.
 	s.size = nil
 	s.pump(1)

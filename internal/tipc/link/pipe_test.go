@@ -1,7 +1,6 @@
 package link
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/msg"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
@@ -24,18 +24,11 @@ type pipe struct {
 	r      *rand.Rand
 	now    mono.Time
 	ends   []*end
-	flying []flight // by time
+	flying tipctest.Air[*end]
 	loss   [2]float64
 	dup    float64
 	jitter mono.Time
 	tap    func(from *end, bearer int, m wire.Msg) bool // false: drop
-}
-
-type flight struct {
-	at     mono.Time
-	to     *end
-	bearer int
-	pkt    []byte
 }
 
 // end is a node as links see it, in its simplest form: one peer, up to two links, the broadcast links.
@@ -78,24 +71,8 @@ func (p *pipe) send(from *end, bearer int, pkt []byte) {
 		if to == from {
 			continue
 		}
-		n := 1
-		if p.r.Float64() < p.dup {
-			n = 2
-		}
-		for range n {
-			if p.r.Float64() < p.loss[bearer] {
-				continue
-			}
-			f := flight{at: p.now + 100_000, to: to, bearer: bearer, pkt: slices.Clone(pkt)}
-			if p.jitter > 0 {
-				f.at += mono.Time(p.r.Int64N(int64(p.jitter)))
-			}
-			i := len(p.flying)
-			for i > 0 && p.flying[i-1].at > f.at {
-				i--
-			}
-			p.flying = slices.Insert(p.flying, i, f)
-		}
+		p.flying.Send(p.r, tipctest.Flight[*end]{At: p.now, From: from, To: to, Bearer: bearer, Pkt: pkt},
+			tipctest.Noise{Loss: p.loss[bearer], Dup: p.dup, Jitter: p.jitter})
 	}
 }
 
@@ -171,18 +148,13 @@ func (p *pipe) up() {
 func (p *pipe) run(d mono.Time) {
 	end := p.now + d
 	for {
-		next := end
-		if len(p.flying) > 0 {
-			next = min(next, p.flying[0].at)
-		}
+		next := min(end, p.flying.Next())
 		for _, e := range p.ends {
 			next = min(next, e.timer)
 		}
 		p.now = max(p.now, next)
-		for len(p.flying) > 0 && p.flying[0].at <= p.now {
-			f := p.flying[0]
-			p.flying = p.flying[1:]
-			f.to.receive(f.bearer, f.pkt)
+		for f, ok := p.flying.Arrived(p.now); ok; f, ok = p.flying.Arrived(p.now) {
+			f.To.receive(f.Bearer, f.Pkt)
 		}
 		for _, e := range p.ends {
 			if e.timer <= p.now {
@@ -297,38 +269,23 @@ func (e *end) drain() {
 			case m.User() == wire.UserSockWakeup:
 				e.wakeups = append(e.wakeups, m.DestPort())
 			case m.ErrCode() == wire.CodeOK:
-				e.got[m.OrigPort()] = append(e.got[m.OrigPort()], number(m))
+				e.got[m.OrigPort()] = append(e.got[m.OrigPort()], tipctest.Number(m))
 			}
 			b.Release()
 		}
 	}
 	for b := e.mcq.PopFront(); b != nil; b = e.mcq.PopFront() {
-		e.gotMc = append(e.gotMc, number(b.Msg))
+		e.gotMc = append(e.gotMc, tipctest.Number(b.Msg))
 		b.Release()
 	}
 	for b := e.namedq.PopFront(); b != nil; b = e.namedq.PopFront() {
-		e.names = append(e.names, number(b.Msg))
+		e.names = append(e.names, tipctest.Number(b.Msg))
 		b.Release()
 	}
 	for b := e.bcq.PopFront(); b != nil; b = e.bcq.PopFront() {
 		e.wakeups = append(e.wakeups, b.Msg.DestPort())
 		b.Release()
 	}
-}
-
-// number is the first word of the payload; the rest must follow from it.
-func number(m wire.Msg) uint32 {
-	d := m.Data()
-	if len(d) < 4 {
-		return 1<<32 - 1
-	}
-	n := binary.BigEndian.Uint32(d)
-	for i, x := range d[4:] {
-		if x != byte(n)+byte(i) {
-			return 1<<32 - 2
-		}
-	}
-	return n
 }
 
 // message puts a data message with that number on q, in packets that fit l.
@@ -341,10 +298,7 @@ func (e *end) message(l *Link, port uint32, imp wire.User, typ uint8, n uint32, 
 	wire.Init(hdr, e.own, imp, typ, h, e.peer)
 	hdr.SetOrigPort(port)
 	p := make([]byte, max(4, size))
-	binary.BigEndian.PutUint32(p, n)
-	for i := range p[4:] {
-		p[4+i] = byte(n) + byte(i)
-	}
+	tipctest.Fill(p, n)
 	if err := msg.Build(hdr, p, l.MSS(), q); err != nil {
 		e.p.t.Fatal(err)
 	}
@@ -392,18 +346,5 @@ func (s *sender) pump(count int) {
 		if !q.Empty() {
 			s.e.p.t.Fatal("Xmit left packets on the queue")
 		}
-	}
-}
-
-// check wants exactly 1 to n in order.
-func check(t testing.TB, what string, got []uint32, n uint32) {
-	t.Helper()
-	for i, x := range got {
-		if x != uint32(i)+1 {
-			t.Fatalf("%s: message %d arrived in place of %d", what, int32(x), i+1)
-		}
-	}
-	if len(got) != int(n) {
-		t.Fatalf("%s: %d of %d messages arrived", what, len(got), n)
 	}
 }

@@ -2,36 +2,13 @@ package link
 
 import (
 	"bytes"
-	"encoding/binary"
-	"os"
 	"slices"
 	"testing"
 
 	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
-
-// kernelFrames returns the TIPC messages of a capture of two kernels on Ethernet.
-func kernelFrames(t testing.TB) (frames []wire.Msg) {
-	t.Helper()
-	b, err := os.ReadFile("../wire/testdata/eth.pcap")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for b = b[24:]; len(b) >= 16; {
-		n := int(binary.LittleEndian.Uint32(b[8:]))
-		f := b[16 : 16+n]
-		b = b[16+n:]
-		if binary.BigEndian.Uint16(f[12:]) == wire.EtherType {
-			m, err := wire.Validate(f[14:])
-			if err != nil {
-				t.Fatal(err)
-			}
-			frames = append(frames, m)
-		}
-	}
-	return frames
-}
 
 // One link stands in for one of the two kernels: it gets the frames that the other kernel sent, sends the data that its
 // kernel sent, and must put the same frames on the wire, octet for octet. Acknowledgements are not compared, they depend
@@ -40,10 +17,10 @@ func TestReplayOfTheKernels(t *testing.T) {
 	const node2, node3 = 0x5c6f6465, 0x5d6f6465
 	for _, own := range []uint32{node2, node3} {
 		peer := uint32(node2 + node3 - own)
-		frames := kernelFrames(t)
+		frames := tipctest.Capture(t, tipctest.Ethernet)
 		var session uint16
-		for _, m := range frames {
-			if m.User() == wire.UserLinkProtocol && m.PrevNode() == own {
+		for _, f := range frames {
+			if m := f.Msg; m.User() == wire.UserLinkProtocol && m.PrevNode() == own {
 				session = m.Session()
 				break
 			}
@@ -59,7 +36,8 @@ func TestReplayOfTheKernels(t *testing.T) {
 
 		out := &capture{}
 		compared, delivered, octets := 0, 0, 0
-		for i, m := range frames {
+		for i, f := range frames {
+			m := f.Msg
 			switch {
 			case m.User() == wire.UserLinkConfig:
 			case m.PrevNode() == own:

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"midplane/internal/mono"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
@@ -116,7 +117,7 @@ func TestLossyTransfer(t *testing.T) {
 				t.Fatalf("seed %d: link of %x failed %d times", seed, e.own, e.downs)
 			}
 			for _, s := range ss[i*4 : i*4+4] {
-				check(t, fmt.Sprintf("seed %d, port %d of %x", seed, s.port, e.own), p.ends[1-i].got[s.port], s.n)
+				tipctest.InOrder(t, fmt.Sprintf("seed %d, port %d of %x", seed, s.port, e.own), p.ends[1-i].got[s.port], s.n)
 				if s.n < 50 {
 					t.Fatalf("seed %d: only %d messages sent", seed, s.n)
 				}
@@ -143,7 +144,7 @@ func TestSequenceWraps(t *testing.T) {
 		p.run(ms)
 	}
 	p.run(10 * sec)
-	check(t, "port 1", p.ends[1].got[1], s.n)
+	tipctest.InOrder(t, "port 1", p.ends[1].got[1], s.n)
 	if p.ends[0].downs+p.ends[1].downs > 0 {
 		t.Error("link failed")
 	}
@@ -191,8 +192,8 @@ func TestBroadcastLossy(t *testing.T) {
 		}
 		for i, e := range p.ends {
 			what := fmt.Sprintf("seed %d, %x", seed, e.own)
-			check(t, what+" broadcast", p.ends[1-i].gotMc, ss[2*i].n)
-			check(t, what+" unicast", p.ends[1-i].got[200], ss[2*i+1].n)
+			tipctest.InOrder(t, what+" broadcast", p.ends[1-i].gotMc, ss[2*i].n)
+			tipctest.InOrder(t, what+" unicast", p.ends[1-i].got[200], ss[2*i+1].n)
 			if e.downs > 0 || !e.snd.transmq.Empty() {
 				t.Errorf("%s: %d failures, %d packets never acknowledged", what, e.downs, e.snd.transmq.Len())
 			}
@@ -209,7 +210,7 @@ func TestNamesAreKeptApart(t *testing.T) {
 		xmit(t, e.links[0], b, port{e, 0, false}, p.now)
 	}
 	p.run(sec)
-	check(t, "names", p.ends[1].names, 5)
+	tipctest.InOrder(t, "names", p.ends[1].names, 5)
 	if len(p.ends[1].got) != 0 {
 		t.Error("names among the socket messages")
 	}
@@ -246,7 +247,7 @@ func TestSilenceAndRecovery(t *testing.T) {
 	s = &sender{e: a, port: 8}
 	s.pump(10)
 	p.run(sec)
-	check(t, "after recovery", b.got[8], 10)
+	tipctest.InOrder(t, "after recovery", b.got[8], 10)
 }
 
 func TestPeerStopping(t *testing.T) {

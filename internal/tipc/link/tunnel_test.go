@@ -7,6 +7,7 @@ import (
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/msg"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
@@ -64,7 +65,7 @@ func TestFailover(t *testing.T) {
 			p.run(ms)
 		}
 		for _, f := range p.flying {
-			if f.bearer == 0 {
+			if f.Bearer == 0 {
 				p.flying = nil // the wire is cut
 				break
 			}
@@ -89,7 +90,7 @@ func TestFailover(t *testing.T) {
 		}
 		for i, e := range p.ends {
 			for _, s := range ss[3*i : 3*i+3] {
-				check(t, fmt.Sprintf("seed %d, port %d of %x", seed, s.port, e.own), p.ends[1-i].got[s.port], s.n)
+				tipctest.InOrder(t, fmt.Sprintf("seed %d, port %d of %x", seed, s.port, e.own), p.ends[1-i].got[s.port], s.n)
 			}
 			l := p.ends[1-i].links[1]
 			if e.downs > 0 || l.failoverDefq.octets != 0 || !l.failoverReasm.Empty() || !l.reasmTnl.Empty() {
@@ -141,7 +142,7 @@ func TestTunnelTooSmall(t *testing.T) {
 				t.Errorf("fragment %d: %d of %d", i, m.FragmNo(), m.NofFragms())
 			}
 			typ := []uint8{wire.TypeFirstFragment, wire.TypeFragment, wire.TypeFragment, wire.TypeLastFragment}[i]
-			if b, err := r.AppendTyped(m, typ); err != nil || (b != nil) != (i == 3) || b != nil && number(b.Msg) != 9 {
+			if b, err := r.AppendTyped(m, typ); err != nil || (b != nil) != (i == 3) || b != nil && tipctest.Number(b.Msg) != 9 {
 				t.Errorf("fragment %d: %v", i, err)
 			}
 		}

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -12,6 +11,7 @@ import (
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/msg"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
@@ -24,8 +24,7 @@ type world struct {
 	r       *rand.Rand
 	now     mono.Time
 	hosts   []*host
-	flying  []flight // in order of time
-	serial  int
+	flying  tipctest.Air[*host]
 	loss    [MaxBearers]float64                   // probability that a datagram is lost
 	dup     float64                               // probability that it arrives twice
 	jitter  mono.Time                             // added delay, up to this
@@ -34,15 +33,6 @@ type world struct {
 	nextDsc mono.Time
 	noDsc   bool
 	sent    int
-}
-
-type flight struct {
-	at     mono.Time
-	serial int
-	from   *host
-	to     *host
-	bearer int
-	data   []byte
 }
 
 // source is a sending socket.
@@ -149,28 +139,8 @@ func (h *host) Send(bearer int, dst wire.MediaAddr, pkt []byte, _ *buf.Buf) {
 		if w.tap != nil {
 			w.tap(h, to, bearer, pkt)
 		}
-		n := 1
-		if w.r.Float64() < w.dup {
-			n = 2
-		}
-		for range n {
-			if w.r.Float64() < w.loss[bearer] {
-				continue
-			}
-			at := w.now + 100_000
-			if w.jitter > 0 {
-				at += mono.Time(w.r.Int64N(int64(w.jitter)))
-			}
-			w.serial++
-			f := flight{at: at, serial: w.serial, from: h, to: to, bearer: bearer, data: append([]byte(nil), pkt...)}
-			i := len(w.flying)
-			for i > 0 && w.flying[i-1].at > at {
-				i--
-			}
-			w.flying = append(w.flying, flight{})
-			copy(w.flying[i+1:], w.flying[i:])
-			w.flying[i] = f
-		}
+		w.flying.Send(w.r, tipctest.Flight[*host]{At: w.now, From: h, To: to, Bearer: bearer, Pkt: pkt},
+			tipctest.Noise{Loss: w.loss[bearer], Dup: w.dup, Jitter: w.jitter})
 	}
 }
 
@@ -178,10 +148,7 @@ func (h *host) Send(bearer int, dst wire.MediaAddr, pkt []byte, _ *buf.Buf) {
 func (w *world) run(d mono.Time) {
 	end := w.now + d
 	for {
-		next := end
-		if len(w.flying) > 0 {
-			next = min(next, w.flying[0].at)
-		}
+		next := min(end, w.flying.Next())
 		for _, h := range w.hosts {
 			if !h.dead {
 				next = min(next, h.Deadline())
@@ -195,14 +162,12 @@ func (w *world) run(d mono.Time) {
 			w.nextDsc = w.now + sec/4
 			w.discover()
 		}
-		for len(w.flying) > 0 && w.flying[0].at <= w.now {
-			f := w.flying[0]
-			w.flying = w.flying[1:]
-			if !f.to.dead {
-				if len(f.data)%2 == 0 {
-					f.to.ReceiveBuf(w.now, f.bearer, media(f.from.addr, f.bearer), buf.Copy(f.data))
+		for f, ok := w.flying.Arrived(w.now); ok; f, ok = w.flying.Arrived(w.now) {
+			if !f.To.dead {
+				if len(f.Pkt)%2 == 0 {
+					f.To.ReceiveBuf(w.now, f.Bearer, media(f.From.addr, f.Bearer), buf.Copy(f.Pkt))
 				} else {
-					f.to.Receive(w.now, f.bearer, media(f.from.addr, f.bearer), f.data)
+					f.To.Receive(w.now, f.Bearer, media(f.From.addr, f.Bearer), f.Pkt)
 				}
 			}
 		}
@@ -249,7 +214,7 @@ func (h *host) Deliver(now mono.Time, q *buf.Queue) {
 			h.wakeup[m.DestPort()]++
 		} else if m.ErrCode() == wire.CodeOK && m.DataSize() >= 4 {
 			k := source{m.OrigNode(), m.OrigPort()}
-			h.got[k] = append(h.got[k], number(m))
+			h.got[k] = append(h.got[k], tipctest.Number(m))
 		}
 		if h.onMsg != nil {
 			h.onMsg(m)
@@ -266,7 +231,7 @@ func (h *host) DeliverMulticast(now mono.Time, q *buf.Queue) {
 		for c := in.PopFront(); c != nil; c = in.PopFront() {
 			if c.Msg.ErrCode() == wire.CodeOK && c.Msg.DataSize() >= 4 {
 				k := source{c.Msg.OrigNode(), c.Msg.OrigPort()}
-				h.gotMc[k] = append(h.gotMc[k], number(c.Msg))
+				h.gotMc[k] = append(h.gotMc[k], tipctest.Number(c.Msg))
 			}
 			c.Release()
 		}
@@ -275,7 +240,7 @@ func (h *host) DeliverMulticast(now mono.Time, q *buf.Queue) {
 
 func (h *host) DeliverNames(now mono.Time, q *buf.Queue, from uint32) {
 	for b := q.PopFront(); b != nil; b = q.PopFront() {
-		h.names[from] = append(h.names[from], number(b.Msg))
+		h.names[from] = append(h.names[from], tipctest.Number(b.Msg))
 		b.Release()
 	}
 }
@@ -292,21 +257,6 @@ func (h *host) Discovery(now mono.Time, b int, src wire.MediaAddr, m wire.Msg) {
 	h.event("discovery", b)
 }
 
-// number is the first payload word; the rest of the payload must follow from it.
-func number(m wire.Msg) uint32 {
-	d := m.Data()
-	if len(d) < 4 {
-		return 1<<32 - 1
-	}
-	n := binary.BigEndian.Uint32(d)
-	for i, x := range d[4:] {
-		if x != byte(n)+byte(i) {
-			return 1<<32 - 2
-		}
-	}
-	return n
-}
-
 // message builds a whole data message from port with number n and size octets of payload.
 func (h *host) message(to, port uint32, typ uint8, hdrsz int, n uint32, size int) *buf.Buf {
 	size = max(size, 4)
@@ -315,11 +265,7 @@ func (h *host) message(to, port uint32, typ uint8, hdrsz int, n uint32, size int
 	b.Msg.SetSize(hdrsz + size)
 	b.Msg.SetOrigPort(port)
 	b.Msg.SetDestPort(2000)
-	d := b.Msg.Data()
-	binary.BigEndian.PutUint32(d, n)
-	for i := range d[4:] {
-		d[4+i] = byte(n) + byte(i)
-	}
+	tipctest.Fill(b.Msg.Data(), n)
 	return b
 }
 
@@ -380,15 +326,7 @@ func (f *flow) pump(n int) {
 // check requires that the receiver has exactly the messages 1 to f.n in order.
 func (f *flow) check(to *host) {
 	f.h.w.t.Helper()
-	got := to.got[source{f.h.addr, f.port}]
-	for i, n := range got {
-		if n != uint32(i)+1 {
-			f.h.w.t.Fatalf("flow %d:%d: message %d arrived as number %d of %d", f.h.addr, f.port, n, i+1, f.n)
-		}
-	}
-	if len(got) != int(f.n) {
-		f.h.w.t.Fatalf("flow %d:%d: %d of %d messages arrived", f.h.addr, f.port, len(got), f.n)
-	}
+	tipctest.InOrder(f.h.w.t, fmt.Sprintf("flow %d:%d", f.h.addr, f.port), to.got[source{f.h.addr, f.port}], f.n)
 }
 
 // fragment puts a message on q as packets of at most mtu octets. The header is a template of full length, so that

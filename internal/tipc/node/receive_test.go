@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
@@ -197,8 +198,7 @@ func TestHostilePackets(t *testing.T) {
 				busy = true
 				x := slices.Clone(m)
 				mutate(r, x)
-				w.serial++
-				w.flying = append([]flight{{at: w.now, serial: w.serial, from: from, to: to, bearer: bearer, data: x}}, w.flying...)
+				w.flying = slices.Insert(w.flying, 0, tipctest.Flight[*host]{At: w.now, From: from, To: to, Bearer: bearer, Pkt: x})
 				busy = false
 			}
 			f, g := &flow{h: a, to: 2, port: 1000}, &mflow{h: a, port: 5, dests: all(2, 3), method: Method{Mandatory: true}}

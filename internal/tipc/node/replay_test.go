@@ -3,44 +3,13 @@ package node
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"testing"
 
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
-
-// frame is one packet of a capture of two Linux 6.1 kernels.
-type frame struct {
-	at  mono.Time
-	src wire.MediaAddr
-	m   wire.Msg
-}
-
-// capture reads an Ethernet capture.
-func capture(t *testing.T, name string) (out []frame) {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for b = b[24:]; len(b) >= 16; {
-		at := mono.Time(binary.LittleEndian.Uint32(b))*sec + mono.Time(binary.LittleEndian.Uint32(b[4:]))*1000
-		n := int(binary.LittleEndian.Uint32(b[8:]))
-		f := b[16 : 16+n]
-		b = b[16+n:]
-		if binary.BigEndian.Uint16(f[12:]) != wire.EtherType {
-			continue
-		}
-		m, err := wire.Validate(f[14:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, frame{at, wire.MediaAddr{Media: wire.MediaEth, MAC: [6]byte(f[6:12])}, m})
-	}
-	return out
-}
 
 // replay is a node that takes the place of one of the two kernels: it hears what the other one sent, when it was sent.
 type replay struct {
@@ -86,7 +55,7 @@ func (r *replay) Discovery(now mono.Time, b int, s wire.MediaAddr, m wire.Msg) {
 // A Table in the place of either kernel makes contact with the other's recorded half of the conversation, takes all its
 // messages in order, and sends the same handshake as the kernel did, octet for octet.
 func TestReplayAgainstLinux(t *testing.T) {
-	frames := capture(t, "testdata/eth.pcap")
+	frames := tipctest.Capture(t, tipctest.Ethernet)
 	// The kernels' clocks ticked each 10 ms, so their timers ran late. As late as in the capture, node3 is the first to
 	// start the handshake, and node2 answers.
 	for name, late := range map[string]mono.Time{"node2": 15_100_000, "node3": 14_000_000} {
@@ -103,18 +72,18 @@ func TestReplayAgainstLinux(t *testing.T) {
 			}
 			var trialEnd mono.Time // before it, the kernel had no address and ignored requests
 			for _, f := range frames {
-				if f.m.PrevNode() == own && f.m.User() == wire.UserLinkConfig && f.m.Type() == wire.TypeDscTrial {
-					trialEnd = f.at
+				if f.Msg.PrevNode() == own && f.Msg.User() == wire.UserLinkConfig && f.Msg.Type() == wire.TypeDscTrial {
+					trialEnd = f.At
 				}
-				if f.m.PrevNode() == own && !f.m.NonSeq() && theirs[key(f.m)] == nil {
-					theirs[key(f.m)] = f.m
+				if f.Msg.PrevNode() == own && !f.Msg.NonSeq() && theirs[key(f.Msg)] == nil {
+					theirs[key(f.Msg)] = f.Msg
 				}
 			}
 			session := theirs[100+wire.TypeActivate].Session()
 			if reset := theirs[100+wire.TypeReset]; reset != nil {
 				session = reset.Session()
 			}
-			r := &replay{t: t, now: frames[0].at}
+			r := &replay{t: t, now: frames[0].At}
 			var err error
 			r.Table, err = New(Config{Own: own, ID: id, Rand: func() uint32 { return uint32(session - 1) }, Out: r, Up: r})
 			if err != nil {
@@ -124,13 +93,13 @@ func TestReplayAgainstLinux(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, f := range frames {
-				for r.Deadline()+late < f.at {
+				for r.Deadline()+late < f.At {
 					r.now = max(r.now, r.Deadline()+late)
 					r.Tick(r.now)
 				}
-				r.now = f.at
-				if f.m.PrevNode() != own && f.at > trialEnd {
-					r.Receive(r.now, 0, f.src, bytes.Clone(f.m))
+				r.now = f.At
+				if f.Msg.PrevNode() != own && f.At > trialEnd {
+					r.Receive(r.now, 0, f.Src, bytes.Clone(f.Msg))
 				}
 			}
 			if len(r.log) < 2 || r.log[0] != "node up" || r.log[1] != "link up" {
@@ -171,11 +140,11 @@ func TestReplayAgainstLinux(t *testing.T) {
 
 // connData is what the other node sent on connections, taken from the capture by a plain reassembly in the order of
 // sequence numbers.
-func connData(frames []frame, own uint32) (data []byte) {
+func connData(frames []tipctest.Frame, own uint32) (data []byte) {
 	bySeq := map[uint16]wire.Msg{}
 	var last uint16
 	for _, f := range frames {
-		if m := f.m; m.PrevNode() != own && !m.NonSeq() && m.User() != wire.UserLinkProtocol {
+		if m := f.Msg; m.PrevNode() != own && !m.NonSeq() && m.User() != wire.UserLinkProtocol {
 			bySeq[m.SeqNo()] = m
 			last = max(last, m.SeqNo())
 		}

@@ -2,15 +2,13 @@ package socket
 
 import (
 	"bytes"
-	"encoding/binary"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/msg"
 	"midplane/internal/tipc/names"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
@@ -23,23 +21,9 @@ const (
 // captured returns the messages for and from sockets in the capture of two kernels on Ethernet, in order.
 func captured(t testing.TB) (out []wire.Msg) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "wire", "testdata", "eth.pcap"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for b = b[24:]; len(b) >= 16; {
-		n := int(binary.LittleEndian.Uint32(b[8:]))
-		f := b[16 : 16+n]
-		b = b[16+n:]
-		if binary.BigEndian.Uint16(f[12:]) != wire.EtherType {
-			continue
-		}
-		m, err := wire.Validate(f[14:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.IsData() || m.User() == wire.UserConnManager || m.User() == wire.UserFragmenter {
-			out = append(out, bytes.Clone(m))
+	for _, f := range tipctest.Capture(t, tipctest.Ethernet) {
+		if m := f.Msg; m.IsData() || m.User() == wire.UserConnManager || m.User() == wire.UserFragmenter {
+			out = append(out, m)
 		}
 	}
 	return out

@@ -2,32 +2,21 @@ package stack_test
 
 import (
 	"encoding/binary"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"midplane/internal/mono"
 	"midplane/internal/tipc/socket"
+	"midplane/internal/tipc/tipctest"
 	"midplane/internal/tipc/wire"
 )
 
-// capturedFrames returns the TIPC messages that one kernel sent to the other, or to all, in ../wire/testdata/eth.pcap.
+// capturedFrames returns the TIPC messages that one kernel sent to the other, or to all, in the Ethernet capture.
 func capturedFrames(t testing.TB, from uint32) (out [][]byte) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "wire", "testdata", "eth.pcap"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for b = b[24:]; len(b) >= 16; {
-		n := int(binary.LittleEndian.Uint32(b[8:]))
-		f := b[16 : 16+n]
-		b = b[16+n:]
-		if binary.BigEndian.Uint16(f[12:]) != wire.EtherType {
-			continue
-		}
-		if m, err := wire.Validate(f[14:]); err == nil && m.PrevNode() == from {
-			out = append(out, m)
+	for _, f := range tipctest.Capture(t, tipctest.Ethernet) {
+		if f.Msg.PrevNode() == from {
+			out = append(out, f.Msg)
 		}
 	}
 	if len(out) < 20 {
