@@ -48,6 +48,9 @@ type Node struct {
 	Identity tipc.NodeID   `json:"identity"`
 	Address  tipc.NodeAddr `json:"address"` // zero until the address trial is over
 	NetID    uint32        `json:"netid"`
+
+	// Duplicates counts discovery messages of nodes that use this node's or a known peer's address.
+	Duplicates uint64 `json:"duplicates"`
 }
 
 // NodeSet changes what is not nil.

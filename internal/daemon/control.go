@@ -91,7 +91,7 @@ func (c *control) read(f func(s *stack.Stack)) {
 
 func (c *control) Node(context.Context) (n api.Node, err error) {
 	c.read(func(s *stack.Stack) {
-		n = api.Node{Identity: tipc.NodeID(s.ID()), Address: tipc.NodeAddr(s.Addr()), NetID: s.NetID()}
+		n = api.Node{Identity: tipc.NodeID(s.ID()), Address: tipc.NodeAddr(s.Addr()), NetID: s.NetID(), Duplicates: s.Discovery().Stats().Duplicates}
 	})
 	return n, nil
 }

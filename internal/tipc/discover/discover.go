@@ -101,7 +101,7 @@ func (d *Discovery) BearerEnable(now mono.Time, id int, b Bearer) error {
 	if d.own == 0 {
 		d.trialEnd = now.Add(trialPeriod)
 	}
-	*e = discoverer{Bearer: b, enabled: true, up: true, answers: answerBurst, refill: now}
+	*e = discoverer{Bearer: b, enabled: true, up: true, answers: answerBurst, refill: now, nextAlert: now}
 	d.start(now, id)
 	return nil
 }

@@ -51,6 +51,7 @@ type Engine struct {
 	armed   mono.Time // when timer fires; mono.Never: not at all
 	vacant  mono.Time // when a vacant reader is to be taken over, at the earliest; 0: there is none
 	via     *reader   // whose packets the core has taken since settle; nil: those of none
+	alerts  alerts    // of duplicate addresses, given so far
 	led     int       // readers that users lead
 	waiting int       // users waiting that packets of readers have woken before
 	woken   int       // of these, woken since run looked last

@@ -81,6 +81,9 @@ func (x *reader) handle(n int) {
 		e.stack.HandleBuf(now, p.id, pkt.Src, pkt.Buf)
 		pkt.Buf = nil
 	}
+	for _, d := range e.stack.TakeDuplicates() {
+		e.alert(now, d)
+	}
 	if p.learn == nil {
 		return
 	}

@@ -50,7 +50,7 @@ var hostileDiscovery = []hostile{
 	heard("DiscoveryOfAddressZero", "disc.Malformed", func(_ *env, i int) wire.Msg {
 		return dsc(9, uint8(i%2), 1, func(m wire.Msg) { m.SetPrevNode(0) })
 	}),
-	heard("DiscoveryOfOwnAddress", "stack.Duplicates|disc.Duplicates", func(e *env, i int) wire.Msg {
+	heard("DiscoveryOfOwnAddress", "disc.Duplicates", func(e *env, i int) wire.Msg {
 		return dsc(9, uint8(i%2), uint16(i), func(m wire.Msg) { m.SetPrevNode(e.a.addr()) })
 	}),
 	heard("DiscoveryOfOwnIdentity", "disc.Duplicates", func(e *env, i int) wire.Msg {

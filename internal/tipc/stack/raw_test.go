@@ -135,7 +135,6 @@ func (h *host) counters(k *host) counters {
 	c.add("names", h.s.Names().Stats())
 	c.add("socket", h.s.Sockets().Stats())
 	c.add("topsrv", h.s.Topsrv().Stats())
-	c["stack.Duplicates"] = h.s.Duplicates()
 	for li := range h.s.Nodes().Links(true) {
 		switch {
 		case li.Peer == 0:

@@ -49,7 +49,7 @@ type Stack struct {
 	linkPubs map[linkKey]*names.Publication // own {2, peer, peer} publications
 	ownPub   *names.Publication             // own {0, own, own}
 
-	duplicates uint64
+	duplicates []Duplicate
 	learn      []Learned
 	ready      []*socket.Sock // waiting for PopReady since Settle
 	stopped    bool
@@ -64,6 +64,13 @@ type linkKey struct {
 type Learned struct {
 	Bearer int
 	Addr   wire.MediaAddr
+}
+
+// Duplicate tells that somebody at Media uses Addr, which is this node's or a known peer's.
+type Duplicate struct {
+	Bearer int
+	Addr   uint32
+	Media  wire.MediaAddr
 }
 
 // New makes a node without bearers. Its sockets reach each other at once; other nodes need BearerEnable.
@@ -215,6 +222,3 @@ func (s *Stack) ID() wire.NodeID { return s.disc.ID() }
 
 // NetID is the cluster's number.
 func (s *Stack) NetID() uint32 { return s.nodes.NetID() }
-
-// Duplicates counts discovery messages of nodes that use a known peer's address.
-func (s *Stack) Duplicates() uint64 { return s.duplicates }

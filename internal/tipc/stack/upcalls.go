@@ -73,7 +73,22 @@ func (u discUpcalls) TryAddr(id wire.NodeID, addr, trial uint32) uint32 {
 
 func (u discUpcalls) Finalize(now mono.Time, addr uint32) { u.s.finalize(now, addr) }
 
-func (u discUpcalls) DuplicateAddr(mono.Time, int, uint32, wire.MediaAddr) { u.s.duplicates++ }
+func (u discUpcalls) DuplicateAddr(_ mono.Time, bearer int, addr uint32, media wire.MediaAddr) {
+	if len(u.s.duplicates) < maxDuplicates {
+		u.s.duplicates = append(u.s.duplicates, Duplicate{bearer, addr, media})
+	}
+}
+
+// maxDuplicates bounds the alerts that the driver has not fetched.
+const maxDuplicates = 16
+
+// TakeDuplicates returns the alerts of duplicate addresses since the last call, at most one a second and bearer; the
+// slice is valid until the next packet. Discovery's Stats count all.
+func (s *Stack) TakeDuplicates() []Duplicate {
+	d := s.duplicates
+	s.duplicates = s.duplicates[:0]
+	return d
+}
 
 func (u discUpcalls) LearnPeer(_ mono.Time, bearer int, addr wire.MediaAddr) {
 	if len(u.s.learn) < maxLearned {
