@@ -79,8 +79,15 @@ Flags override the configuration file; bearers of both are enabled.`,
 			if err != nil {
 				return err
 			}
+			notify := func(state string) {
+				if err := daemon.Notify(state); err != nil {
+					log.Warn(err.Error()) // the node is of use without
+				}
+			}
+			notify("READY=1")
 			<-c.Context().Done()
 			log.Info("stopping")
+			notify("STOPPING=1")
 			return d.Close()
 		},
 	}
