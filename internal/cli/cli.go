@@ -50,13 +50,14 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	e := &env{in, out, errOut, programPath(args[0])}
 	root := newRoot(e)
-	rest := args[1:]
 	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "tipc" {
-		// Called through a link of that name: a drop-in for iproute2's tool.
-		rest = append([]string{"tipc"}, rest...)
-		root.Use = "tipc"
+		// Called through a link of that name: a drop-in for iproute2's tool, which has no command help or completion.
+		root = newTipc(e)
+		root.SetHelpCommand(&cobra.Command{Hidden: true})
+		root.CompletionOptions.DisableDefaultCmd = true
 	}
-	root.SetArgs(rest)
+	common(root)
+	root.SetArgs(args[1:])
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -102,17 +103,20 @@ func newRoot(e *env) *cobra.Command {
 		Long: `Midplane gives any Linux the server features that mission-critical clusters need.
 
 Try it without root and without configuration:  midplane dev`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.AddCommand(newNode(e), newTipc(e), newDev(e), newMan(e), newVersion(e))
+	return root
+}
+
+// common is what all commands below root do alike with mistakes.
+func common(root *cobra.Command) {
+	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see: %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(newNode(e), newTipc(e), newDev(e), newMan(e), newVersion(e))
 	checkArgs(root)
-	return root
 }
 
 // checkArgs makes complaints about the number of arguments usage errors.

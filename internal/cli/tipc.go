@@ -25,12 +25,8 @@ func newTipc(e *env) *cobra.Command {
 		},
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			name := "midplane tipc"
-			if c.Root().Use == "tipc" {
-				name = "tipc"
-			}
 			t := &tipctool.Tool{
-				Name: name, Control: tipc.DefaultControl(), Stdout: e.out, Stderr: e.err,
+				Name: c.CommandPath(), Control: tipc.DefaultControl(), Stdout: e.out, Stderr: e.err,
 				Connect: func(path string) api.Control { return api.NewClient(path) },
 			}
 			if code := t.Run(c.Context(), args); code != 0 {
