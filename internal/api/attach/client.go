@@ -2,10 +2,12 @@ package attach
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"midplane/internal/tipc/sockif"
@@ -127,7 +129,7 @@ type message struct {
 }
 
 type accepted struct {
-	token uint64
+	token token
 	peer  wire.SocketAddr
 }
 
@@ -183,7 +185,7 @@ func (s *Socket) handle(k kind, seq uint16, p []byte) bool {
 		if len(s.accepts) > maxUnclaimed {
 			return false
 		}
-		s.accepts = append(s.accepts, accepted{d.u64(), d.sock()})
+		s.accepts = append(s.accepts, accepted{d.token(), d.sock()})
 		s.rd.Wake()
 	case kEnd:
 		if s.ended = d.err(); s.ended == nil {
@@ -231,7 +233,8 @@ func (s *Socket) request(ctx context.Context, k kind, a, b []byte) (dec, error) 
 		return dec{}, err
 	}
 	for !r.done {
-		if err := s.waitWrite(ctx); err != nil {
+		// A node that refuses the first request says why, and hangs up.
+		if err := s.waitWrite(ctx); err != nil && !r.done {
 			delete(s.replies, seq)
 			return dec{}, err
 		}
@@ -313,15 +316,20 @@ func (s *Socket) Listen(backlog int) error {
 
 // Accept implements sockif.Socket.
 func (s *Socket) Accept() (sockif.Socket, error) {
-	a, err := s.nextAccepted()
-	if err != nil {
-		return nil, err
+	for {
+		a, err := s.nextAccepted()
+		if err != nil {
+			return nil, err
+		}
+		n, err := s.client.open(s.typ, kClaim, enc(nil).u8(version).token(a.token))
+		if errors.Is(err, syscall.ENOENT) {
+			continue // the node has given this listener up, which nextAccepted is about to hear
+		}
+		if err != nil {
+			return nil, err
+		}
+		return n, nil
 	}
-	n, err := s.client.open(s.typ, kClaim, enc(nil).u8(version).u64(a.token))
-	if err != nil {
-		return nil, err
-	}
-	return n, nil
 }
 
 func (s *Socket) nextAccepted() (a accepted, err error) {

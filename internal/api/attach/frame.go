@@ -36,7 +36,7 @@ import (
 )
 
 const (
-	version    = 1
+	version    = 2
 	headerSize = 8
 	maxPayload = wire.MaxUserMsgSize + 64
 	frameCost  = 64        // credit that a frame costs besides its payload
@@ -46,6 +46,10 @@ const (
 
 // Magic begins every connection, before the first frame, to tell it from HTTP on the same socket.
 const Magic = "TIPCATT1"
+
+// token is what an accepted connection is claimed with. It is random, so that no client can claim what was announced
+// to another.
+type token [16]byte
 
 type kind uint8
 
@@ -114,9 +118,9 @@ func (c *conn) read() (k kind, seq uint16, payload []byte, err error) {
 // enc appends values, dec takes them off the front; a dec that ran short is bad.
 type enc []byte
 
-func (e enc) u8(v uint8) enc   { return append(e, v) }
-func (e enc) u32(v uint32) enc { return binary.BigEndian.AppendUint32(e, v) }
-func (e enc) u64(v uint64) enc { return binary.BigEndian.AppendUint64(e, v) }
+func (e enc) u8(v uint8) enc    { return append(e, v) }
+func (e enc) u32(v uint32) enc  { return binary.BigEndian.AppendUint32(e, v) }
+func (e enc) token(t token) enc { return append(e, t[:]...) }
 func (e enc) rng(r wire.ServiceRange) enc {
 	return e.u32(r.Type).u32(r.Lower).u32(r.Upper)
 }
@@ -137,9 +141,9 @@ func (d *dec) take(n int) []byte {
 	d.b = d.b[n:]
 	return b
 }
-func (d *dec) u8() uint8   { return d.take(1)[0] }
-func (d *dec) u32() uint32 { return binary.BigEndian.Uint32(d.take(4)) }
-func (d *dec) u64() uint64 { return binary.BigEndian.Uint64(d.take(8)) }
+func (d *dec) u8() uint8    { return d.take(1)[0] }
+func (d *dec) u32() uint32  { return binary.BigEndian.Uint32(d.take(4)) }
+func (d *dec) token() token { return token(d.take(len(token{}))) }
 func (d *dec) rng() wire.ServiceRange {
 	return wire.ServiceRange{Type: d.u32(), Lower: d.u32(), Upper: d.u32()}
 }

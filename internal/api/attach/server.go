@@ -2,6 +2,7 @@ package attach
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net"
 	"sync"
@@ -23,8 +24,7 @@ type Server struct {
 	Node sockif.Opener
 
 	mu     sync.Mutex
-	claims map[uint64]*claim
-	last   uint64
+	claims map[token]*claim
 }
 
 type claim struct {
@@ -109,7 +109,7 @@ func (s *session) first() bool {
 			return false
 		}
 	case kClaim:
-		c := s.srv.take(d.u64())
+		c := s.srv.take(d.token())
 		if d.bad || c == nil {
 			s.reply(seq, syscall.ENOENT, nil)
 			return false
@@ -127,11 +127,11 @@ func (s *session) first() bool {
 	return true
 }
 
-func (srv *Server) take(token uint64) *claim {
+func (srv *Server) take(t token) *claim {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	c := srv.claims[token]
-	delete(srv.claims, token)
+	c := srv.claims[t]
+	delete(srv.claims, t)
 	return c
 }
 
@@ -177,10 +177,10 @@ func (s *session) finish() {
 	s.wg.Wait()
 	s.srv.mu.Lock()
 	var left []sockif.Socket
-	for token, c := range s.srv.claims {
+	for t, c := range s.srv.claims {
 		if c.owner == s {
 			left = append(left, c.sock)
-			delete(s.srv.claims, token)
+			delete(s.srv.claims, t)
 		}
 	}
 	s.srv.mu.Unlock()
@@ -357,15 +357,15 @@ func (s *session) accept() {
 			return
 		}
 		srv := s.srv
+		var t token
+		rand.Read(t[:])
 		srv.mu.Lock()
-		srv.last++
-		token := srv.last
 		if srv.claims == nil {
-			srv.claims = map[uint64]*claim{}
+			srv.claims = map[token]*claim{}
 		}
-		srv.claims[token] = &claim{n, s}
+		srv.claims[t] = &claim{n, s}
 		srv.mu.Unlock()
-		if s.conn.write(kAccepted, 0, enc(nil).u64(token).sock(n.PeerAddr()), nil) != nil {
+		if s.conn.write(kAccepted, 0, enc(nil).token(t).sock(n.PeerAddr()), nil) != nil {
 			return // finish closes what was not claimed
 		}
 	}
