@@ -5,12 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strconv"
 	"time"
 
 	"midplane/internal/api/attach"
+	"midplane/internal/ctlpath"
 	"midplane/internal/mono"
 	"midplane/internal/tipc/bearer"
 	"midplane/internal/tipc/engine"
@@ -96,23 +94,8 @@ func Open(cfg *OpenConfig) (*Node, error) {
 
 // DefaultControl is where a daemon has its control socket unless it was told otherwise: the environment variable
 // MIDPLANE_CONTROL if set, /run/midplane/control for root, and a path below $XDG_RUNTIME_DIR or the directory of
-// temporary files for other users.
-func DefaultControl() string {
-	if p := os.Getenv("MIDPLANE_CONTROL"); p != "" {
-		return p
-	}
-	switch uid := os.Getuid(); {
-	case uid == 0:
-		return "/run/midplane/control"
-	case uid < 0: // Windows
-		return filepath.Join(os.TempDir(), "midplane", "control")
-	default:
-		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-			return filepath.Join(dir, "midplane", "control")
-		}
-		return filepath.Join(os.TempDir(), "midplane-"+strconv.Itoa(uid), "control")
-	}
-}
+// temporary files for other users. Open refuses the last of these if the user's directory there is not his alone.
+func DefaultControl() string { return ctlpath.Default() }
 
 // Close leaves the cluster: the node's bindings are withdrawn, its peers are told, and all its sockets fail with
 // net.ErrClosed.

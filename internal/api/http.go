@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"midplane/internal/ctlpath"
 )
 
 // Prefix is the path before every request of this version of the interface.
@@ -101,12 +103,20 @@ func (e *NoDaemonError) Error() string {
 	return fmt.Sprintf("no node answers at %s: %v (start one with: midplane node --control %s, or name its socket with --control)", e.Path, e.Err, e.Path)
 }
 
-// NoDaemon makes a NoDaemonError of the error of a connection to path.
+// NoDaemon makes a NoDaemonError of the error of a connection to path; that of a place not to be trusted stays.
 func NoDaemon(path string, err error) error {
+	var foreign *ctlpath.Error
+	if errors.As(err, &foreign) {
+		return foreign
+	}
 	// The path is said once; what is left of a network error is its errno.
 	var sys *os.SyscallError
-	if errors.As(err, &sys) {
+	var file *os.PathError
+	switch {
+	case errors.As(err, &sys):
 		err = sys.Err
+	case errors.As(err, &file):
+		err = file.Err
 	}
 	return &NoDaemonError{path, err}
 }
@@ -117,6 +127,9 @@ func (e *NoDaemonError) Unwrap() error { return e.Err }
 // NewClient returns a client of the node whose control socket is at path. It connects when it is first used.
 func NewClient(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		if err := ctlpath.Check(path); err != nil {
+			return nil, NoDaemon(path, err)
+		}
 		c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 		if err != nil {
 			return nil, NoDaemon(path, err)
@@ -151,7 +164,11 @@ func (c *Client) do(ctx context.Context, method, path string, arg, result any) e
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var nd *NoDaemonError
-		if errors.As(err, &nd) {
+		var foreign *ctlpath.Error
+		switch {
+		case errors.As(err, &foreign):
+			return foreign
+		case errors.As(err, &nd):
 			return nd
 		}
 		return err

@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"midplane/internal/api"
 	"midplane/internal/api/attach"
+	"midplane/internal/ctlpath"
 	"midplane/tipc"
 )
 
@@ -91,7 +91,11 @@ func (d *Daemon) stop(node func() error) error {
 
 // listenControl makes the control socket. A file that a dead node left behind is removed; one that answers is an error.
 func listenControl(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := ctlpath.Prepare(path); err != nil {
+		var foreign *ctlpath.Error
+		if errors.As(err, &foreign) {
+			return nil, err
+		}
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	l, err := net.Listen("unix", path)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"midplane/internal/ctlpath"
 	"midplane/internal/tipc/sockif"
 	"midplane/internal/tipc/wire"
 	"midplane/internal/wait"
@@ -26,12 +27,19 @@ type Client struct {
 
 // NewClient returns a client of the daemon at path, after asking whether one is there.
 func NewClient(path string) (*Client, error) {
-	c, err := net.DialTimeout("unix", path, 5*time.Second)
+	c, err := dial(path)
 	if err != nil {
 		return nil, err
 	}
 	c.Close()
 	return &Client{Path: path, socks: map[*Socket]struct{}{}}, nil
+}
+
+func dial(path string) (net.Conn, error) {
+	if err := ctlpath.Check(path); err != nil {
+		return nil, err
+	}
+	return net.DialTimeout("unix", path, 5*time.Second)
 }
 
 // Close closes all sockets of the client.
@@ -68,7 +76,7 @@ func (c *Client) Socket(t sockif.Type, o sockif.Options) (sockif.Socket, error) 
 }
 
 func (c *Client) open(t sockif.Type, k kind, first []byte) (*Socket, error) {
-	nc, err := net.DialTimeout("unix", c.Path, 5*time.Second)
+	nc, err := dial(c.Path)
 	if err != nil {
 		return nil, err
 	}
