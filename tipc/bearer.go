@@ -35,6 +35,10 @@ type BearerSettings struct {
 	// Window is how many packets a link may have unacknowledged at most, 50 to 8191; 0 means 50 for UDP, 8191 for
 	// the other media.
 	Window int
+
+	// Capture is a file that gets a copy of every packet sent and received, in pcap format; what it had is lost. It is
+	// for finding errors: each packet costs several times as much. Empty means none.
+	Capture string
 }
 
 // LowestPriority as a Priority means the kernel's 0.

@@ -23,6 +23,7 @@ type BearerFields struct {
 	Priority   *int     `toml:"priority"`
 	Tolerance  int      `toml:"tolerance"` // milliseconds
 	Window     int      `toml:"window"`
+	Capture    string   `toml:"capture"` // file to copy all packets to
 }
 
 // ParseBearer parses the form that command lines take: a medium and settings, "udp,name=u1,localip=10.0.0.1" or
@@ -80,15 +81,17 @@ func (f *BearerFields) set(key, value string) error {
 		return number(&f.Tolerance)
 	case "window":
 		return number(&f.Window)
+	case "capture":
+		f.Capture = value
 	default:
-		return fieldError("bearer", key, "name, device, localip, localport, remoteip, remoteport, group, mtu, domain, priority, tolerance or window")
+		return fieldError("bearer", key, "name, device, localip, localport, remoteip, remoteport, group, mtu, domain, priority, tolerance, window or capture")
 	}
 	return nil
 }
 
 // Bearer returns the typed and validated value. Errors are *FieldError.
 func (f BearerFields) Bearer() (Bearer, error) {
-	set := BearerSettings{Tolerance: time.Duration(f.Tolerance) * time.Millisecond, Window: f.Window}
+	set := BearerSettings{Tolerance: time.Duration(f.Tolerance) * time.Millisecond, Window: f.Window, Capture: f.Capture}
 	if f.Priority != nil {
 		if set.Priority = *f.Priority; set.Priority == 0 {
 			set.Priority = LowestPriority

@@ -300,6 +300,14 @@ func (n *Node) openBearer(b Bearer) (bearer.Bearer, stack.Bearer, error) {
 		cfg.MaxWin = set.Window
 		cfg.MinWin = min(cfg.MinWin, set.Window)
 	}
+	if set.Capture != "" {
+		c, err := capture(d, set.Capture)
+		if err != nil {
+			d.Close()
+			return nil, stack.Bearer{}, err
+		}
+		d = c
+	}
 	return d, cfg, nil
 }
 

@@ -195,6 +195,17 @@ func Trace(b Bearer, c *Capture) *Traced {
 // Unwrap returns the traced bearer.
 func (t *Traced) Unwrap() Bearer { return t.Bearer }
 
+// Driver returns what b is below the wrappers around it.
+func Driver(b Bearer) Bearer {
+	for {
+		w, ok := b.(interface{ Unwrap() Bearer })
+		if !ok {
+			return b
+		}
+		b = w.Unwrap()
+	}
+}
+
 // Readers implements Bearer.
 func (t *Traced) Readers() []Reader { return t.readers }
 

@@ -43,7 +43,7 @@ func (e *Engine) EnableBearer(b bearer.Bearer, cfg stack.Bearer) error {
 	cfg.Name, cfg.MTU, cfg.Addr, cfg.Broadcast = b.Name(), b.MTU(), b.Addr(), b.BroadcastAddr()
 	cfg.Replicast = !b.BroadcastSupport()
 	p := &port{b: b, id: -1}
-	if l, ok := b.(peerList); ok && cfg.Replicast {
+	if l, ok := bearer.Driver(b).(peerList); ok && cfg.Replicast {
 		p.learn, cfg.Learn = l, true
 	}
 	e.lock()
@@ -129,7 +129,7 @@ func (e *Engine) Bearer(name string) (bearer.Bearer, bool) {
 	defer e.mu.Unlock()
 	for _, p := range e.ports {
 		if p != nil && p.b.Name() == name {
-			return p.b, true
+			return bearer.Driver(p.b), true
 		}
 	}
 	return nil, false
