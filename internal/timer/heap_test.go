@@ -43,13 +43,21 @@ func TestHeap(t *testing.T) {
 			})
 		}
 		anOwner := rapid.SampledFrom(owners)
+		anyTime := rapid.Custom(func(rt *rapid.T) mono.Time {
+			// Few times, so that many are equal.
+			if at := rapid.Int64Range(-3, 8).Draw(rt, "at"); at < 8 {
+				return mono.Time(at)
+			}
+			return mono.Never
+		})
+		for _, o := range owners {
+			at := anyTime.Draw(rt, "at")
+			h.Set(&o.timer, o, at)
+			set(o, at)
+		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"set": func(rt *rapid.T) {
-				// Few times, so that many are equal.
-				o, at := anOwner.Draw(rt, "owner"), mono.Time(rapid.Int64Range(-3, 8).Draw(rt, "at"))
-				if at == 8 {
-					at = mono.Never
-				}
+				o, at := anOwner.Draw(rt, "owner"), anyTime.Draw(rt, "at")
 				h.Set(&o.timer, o, at)
 				set(o, at)
 			},
