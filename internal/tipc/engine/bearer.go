@@ -107,7 +107,7 @@ func (e *Engine) DisableBearer(name string) error {
 	if id, ok := e.stack.BearerByName(name); ok && !e.closed && e.ports[id] != nil {
 		p := e.ports[id]
 		err := e.stack.BearerDisable(mono.Now(), id)
-		e.settle()
+		e.settle(mono.Now())
 		e.flush()
 		if e.ports[id] == p {
 			e.ports[id] = nil

@@ -143,8 +143,11 @@ func (e *Engine) lock() { e.mu.Lock() }
 
 // unlock ends a stay in the core: it lets the node's own services act, wakes users, sets the timer, and sends what
 // there is to send. Every way out of the lock that may have changed the core goes through it.
-func (e *Engine) unlock() {
-	now := e.settle()
+func (e *Engine) unlock() { e.unlockAt(mono.Now()) }
+
+// unlockAt is unlock by a caller who has just asked for the time, which takes as long as all the rest does.
+func (e *Engine) unlockAt(now mono.Time) {
+	e.settle(now)
 	if e.sending || e.closed || !e.stack.HasOutput() {
 		e.mu.Unlock()
 		return
@@ -167,10 +170,9 @@ func (l *locker) Lock()   { (*Engine)(l).lock() }
 func (l *locker) Unlock() { (*Engine)(l).unlock() }
 
 // settle is the part of unlock before the sending. Called with mu held.
-func (e *Engine) settle() (now mono.Time) {
-	now = mono.Now()
+func (e *Engine) settle(now mono.Time) {
 	if e.closed {
-		return now
+		return
 	}
 	for s := e.stack.PopReady(now); s != nil; s = e.stack.PopReady(now) {
 		if u, ok := s.Owner.(*Socket); ok {
@@ -190,7 +192,6 @@ func (e *Engine) settle() (now mono.Time) {
 		e.armed = d
 		e.timer.Reset(max(0, d.Sub(now)))
 	}
-	return now
 }
 
 // send writes b and what else comes meanwhile. Called with mu held and sending set; returns with mu released. rounds

@@ -51,7 +51,7 @@ func (x *reader) run() {
 		e.lock()
 		x.handle(n)
 		e.woken = 0
-		e.settle()
+		e.settle(mono.Now())
 		vacate := x.direct != nil && e.woken == 1 && e.waiting == 1 && !x.p.gone
 		if vacate {
 			x.vacate()

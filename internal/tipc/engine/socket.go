@@ -219,16 +219,18 @@ func (u *Socket) Send(p []byte, to sockif.Dest) (sent int, err error) {
 		defer u.wmu.Unlock()
 	}
 	u.e.lock()
-	defer u.e.unlock()
+	var now mono.Time
+	defer func() { u.e.unlockAt(now) }()
 	lead := true
 	for {
+		now = mono.Now()
 		if err := u.begin(&u.wr); err != nil {
 			return sent, err
 		}
 		if len(p) == 0 && u.typ == sockif.Stream {
 			return sent, nil
 		}
-		n, err := u.s.Send(mono.Now(), p, to)
+		n, err := u.s.Send(now, p, to)
 		sent += n
 		switch {
 		case err == nil && (u.typ != sockif.Stream || n == len(p)):
@@ -241,6 +243,7 @@ func (u *Socket) Send(p []byte, to sockif.Dest) (sent int, err error) {
 		}
 		p = p[n:]
 		if err := u.wait(&u.wr, &lead); err != nil {
+			now = mono.Now()
 			return sent, err
 		}
 	}
@@ -264,18 +267,21 @@ func (u *Socket) Queued() int {
 
 func (u *Socket) recv(p []byte, flags socket.RecvFlags) (int, sockif.Info, error) {
 	u.e.lock()
-	defer u.e.unlock()
+	var now mono.Time
+	defer func() { u.e.unlockAt(now) }()
 	lead := true
 	for {
+		now = mono.Now()
 		if err := u.begin(&u.rd); err != nil {
 			return 0, sockif.Info{}, err
 		}
-		n, i, err := u.s.Recv(mono.Now(), p, flags)
+		n, i, err := u.s.Recv(now, p, flags)
 		switch err {
 		case nil:
 			return n, sockif.Info{From: i.From, Dest: i.Dest, HasDest: i.HasDest, Err: i.Err, Truncated: i.Truncated}, nil
 		case socket.ErrWouldBlock:
 			if err := u.wait(&u.rd, &lead); err != nil {
+				now = mono.Now()
 				return 0, sockif.Info{}, err
 			}
 		case io.EOF:
