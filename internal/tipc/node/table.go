@@ -112,15 +112,14 @@ type peer struct {
 
 // linkEntry is a peer's link over one bearer (struct tipc_link_entry).
 type linkEntry struct {
-	p        *peer
-	bearer   int
-	link     *link.Link
-	addr     wire.MediaAddr
-	mtu      int // for users: room for tunnelling is left
-	inputq   buf.Queue
-	id       uint32 // link_id while up: what was published
-	peerLost bool   // in contact, the peer said on this link, when setting it up, that it has none
-	queued   bool   // on Table.heldBack
+	p      *peer
+	bearer int
+	link   *link.Link
+	addr   wire.MediaAddr
+	mtu    int // for users: room for tunnelling is left
+	inputq buf.Queue
+	id     uint32 // link_id while up: what was published
+	queued bool   // on Table.heldBack
 }
 
 // New makes the view of a node that has no bearer yet.
