@@ -2,6 +2,7 @@ package socket
 
 import (
 	"testing"
+	"time"
 
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
@@ -31,10 +32,34 @@ func TestHeldMulticastEndsWithContact(t *testing.T) {
 	w.expectErr(r, ErrWouldBlock)
 	w.nodes[2].NodeDown(w.now, 1)
 	w.expectErr(r, ErrWouldBlock)
-	w.run(maxHold)
+	w.run(patience)
 	w.expect(r, "other")
 	w.expectErr(r, ErrWouldBlock)
 	if w.nodes[2].Deadline() != mono.Never || !r.defq.Empty() {
 		t.Error("something is still held")
 	}
+}
+
+// A multicast is held as long as what was sent before it, another way, may still come: a link that loses much takes
+// many seconds. Found by internal/sim.
+func TestHeldMulticastWaitsForSlowLinks(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	r := w.nodes[2].bound(RDM, 500, 1)
+	send := func(data string, syn bool) {
+		b := msg.Create(wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, len(data), 0, 1, 0, 7, 0)
+		copy(b.Msg[wire.McastHeaderSize:], data)
+		b.Msg.SetSyn(syn)
+		b.Msg.SetNameType(500)
+		b.Msg.SetNameLower(1)
+		b.Msg.SetNameUpper(1)
+		var q buf.Queue
+		q.PushBack(b)
+		w.nodes[2].ReceiveMulticast(w.now, &q)
+	}
+	send("two", true)
+	w.run(15 * time.Second)
+	w.expectErr(r, ErrWouldBlock)
+	send("one", false)
+	w.expect(r, "one")
+	w.expect(r, "two")
 }
