@@ -161,3 +161,38 @@ func TestContactAfterThePeersLoss(t *testing.T) {
 		t.Errorf("the node saw %q", a.events)
 	}
 }
+
+// A link whose other end came up, failed over and was made anew, all before this end was up, comes up although the new
+// end's session may look older than the one that was heard.
+func TestLinkMadeAnewAfterHalfFailover(t *testing.T) {
+	for seed := range seeds(20) {
+		w := newWorld(t, seed)
+		a, b := w.add(1, 0, 1), w.add(2, 0, 1)
+		w.run(4 * sec)
+		w.loss[1] = 1
+		w.run(5 * sec / 2)
+		w.loss[1] = 0
+		until := func(what string, cond func() bool) {
+			for range 200 {
+				if cond() {
+					return
+				}
+				w.run(sec / 100)
+			}
+			t.Fatalf("seed %d: not %s", seed, what)
+		}
+		until("establishing", func() bool { return a.find(2).links[1].link.IsEstablishing() })
+		w.cut = func(from, to *host, bearer int) bool { return from == b && bearer == 1 }
+		until("up at the peer", func() bool { return b.find(1).links[1].link.IsUp() })
+		b.BearerSetUp(w.now, 1, false)
+		w.run(sec / 10)
+		w.cut = nil
+		b.BearerSetUp(w.now, 1, true)
+		w.run(4 * sec)
+		for _, h := range []*host{a, b} {
+			if l := h.find(3 - h.addr).links[1].link; l == nil || !l.IsUp() {
+				t.Errorf("seed %d: the link is down at node %d", seed, h.addr)
+			}
+		}
+	}
+}

@@ -191,6 +191,7 @@ func (t *Table) halfFailover(now mono.Time, p *peer, l *link.Link, tnl *link.Lin
 	p.synchAt = tnl.RcvNxt() + failoverReach
 	tnl.FailoverPrepare(now, &p.links[bearer])
 	if l != nil {
+		l.Reset(now) // the peer's session that it has heard is over; in the kernel the link may stay down for good
 		l.Event(link.FailoverBeginEvt)
 	}
 	p.event(FailoverBegin)
