@@ -103,6 +103,18 @@ func TestRestartIsNotOverlooked(t *testing.T) {
 	}
 }
 
+// Somebody else who uses a peer's address, or says so, keeps no link of the peer down.
+func TestDuplicateMakesNoSuspicion(t *testing.T) {
+	w := newWorld(t, 1)
+	a, _ := w.add(1, 0, 1), w.add(2, 0, 1)
+	w.run(4 * sec)
+	p := a.find(2)
+	_, duplicate := a.CheckDest(w.now, Dest{Bearer: 0, Addr: 2, ID: p.id, Caps: p.caps, Signature: uint16(p.signature) + 1, Media: media(3, 0)})
+	if !duplicate || p.suspect {
+		t.Errorf("duplicate %v, suspect %v", duplicate, p.suspect)
+	}
+}
+
 // A node that loses a peer waits until the peer has lost it too: what the peer said when contact was made, that it had
 // none yet, does not count later.
 func TestLossWaitsForThePeersLoss(t *testing.T) {

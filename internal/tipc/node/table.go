@@ -99,7 +99,8 @@ type peer struct {
 	namedq   buf.Queue
 
 	// The peer was restarted, and the link that is up may be to its former life. No other link comes up then before that
-	// one has been heard, or lost: two lives must not be taken for one node.
+	// one has been heard, or lost: two lives must not be taken for one node, as they are in the kernel. It takes two timer
+	// intervals when the link turns out to be to the new life, and at most the tolerance when it does not.
 	suspect   bool
 	suspectAt mono.Time
 

@@ -12,7 +12,7 @@ import (
 func (t *Table) linkUp(now mono.Time, p *peer, bearer int) {
 	le := &p.links[bearer]
 	l := le.link
-	if l == nil || l.IsUp() || p.suspect && p.up() {
+	if l == nil || l.IsUp() || p.suspect {
 		return
 	}
 	l.Event(link.EstablishEvt)
