@@ -18,7 +18,8 @@ func (l *Link) Receive(now mono.Time, m wire.Msg, out Output) (rc Events) {
 	}
 	l.silent = 0
 	if !l.IsUp() {
-		if l.state == Establishing {
+		// What acknowledges something is a late packet of the former session; in the kernel it brings the link up as well.
+		if l.state == Establishing && m.Ack() == 0 {
 			return UpEvent
 		}
 		return 0
