@@ -95,3 +95,18 @@ func TestInternalMessagesBehindATunnel(t *testing.T) {
 		t.Errorf("no limit: %v", err)
 	}
 }
+
+// A packet of the former session that comes late does not bring a link up again: it acknowledges what this session has
+// not sent. Found by internal/sim.
+func TestLatePacketDoesNotBringUp(t *testing.T) {
+	l, e := testLink()
+	l.state = Establishing
+	for ack, want := range []Events{UpEvent, 0, 0} {
+		b := dataBuf(e, wire.UserLow, wire.TypeDirect, wire.BasicHeaderSize, 1, 4)
+		b.Msg.SetSeqNo(3)
+		b.Msg.SetAck(uint16(ack))
+		if rc := l.Receive(0, b.Msg, nil); rc != want {
+			t.Errorf("acknowledgement %d: events %d", ack, rc)
+		}
+	}
+}

@@ -31,7 +31,8 @@ func (l *Link) receive(now mono.Time, m wire.Msg, own *buf.Buf, out Output) (rc 
 	l.silent = 0
 	if !l.IsUp() {
 		release(own)
-		if l.state == Establishing {
+		// What acknowledges something is a late packet of the former session; in the kernel it brings the link up as well.
+		if l.state == Establishing && m.Ack() == 0 {
 			return UpEvent
 		}
 		return 0

@@ -53,9 +53,6 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 	sameAddr := l != nil && le.addr == d.Media
 	sameSig := uint32(d.Signature) == p.signature
 	accept := false
-	if !sameSig && p.signature != invalidSig {
-		p.restarted(now)
-	}
 
 	switch {
 	case sameSig && sameAddr && up:
@@ -66,10 +63,10 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 	case sameSig: // moved
 		accept, respond = true, true
 	case sameAddr:
-		p.signature = uint32(d.Signature)
+		p.restarted(now, d.Signature)
 		respond = !up
 	default: // new
-		p.signature = uint32(d.Signature)
+		p.restarted(now, d.Signature)
 		accept, respond = true, true
 	}
 	if !accept {
@@ -89,19 +86,10 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 	return respond, false
 }
 
-// restarted follows a new signature of a known peer. Links that are down forget the session that they have heard: in the
-// kernel a link stays down for good when that of the new life happens to look older. Links that are up are looked at
-// with suspicion.
-func (p *peer) restarted(now mono.Time) {
-	for i := range p.links {
-		if l := p.links[i].link; l != nil && l.IsReset() && !l.IsFailingOver() {
-			l.Reset(now)
-			l.Event(link.ResetEvt)
-		}
-	}
-	if p.up() {
-		p.suspect, p.suspectAt = true, now
-	}
+// restarted takes a peer's new signature. Links that are up may be to its former life.
+func (p *peer) restarted(now mono.Time, signature uint16) {
+	p.signature = uint32(signature)
+	p.suspect, p.suspectAt = p.up(), now
 }
 
 // findOrCreate returns the peer that a discovery message speaks of, with its capabilities brought up to date

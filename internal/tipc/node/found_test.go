@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"testing"
 
 	"midplane/internal/tipc/buf"
@@ -99,5 +100,111 @@ func TestRestartIsNotOverlooked(t *testing.T) {
 	a.linkDown(w.now, p, 1, false)
 	if p.suspect {
 		t.Error("suspicion outlives the contact")
+	}
+}
+
+// Somebody else who uses a peer's address, or says so, keeps no link of the peer down.
+func TestDuplicateMakesNoSuspicion(t *testing.T) {
+	w := newWorld(t, 1)
+	a, _ := w.add(1, 0, 1), w.add(2, 0, 1)
+	w.run(4 * sec)
+	p := a.find(2)
+	_, duplicate := a.CheckDest(w.now, Dest{Bearer: 0, Addr: 2, ID: p.id, Caps: p.caps, Signature: uint16(p.signature) + 1, Media: media(3, 0)})
+	if !duplicate || p.suspect {
+		t.Errorf("duplicate %v, suspect %v", duplicate, p.suspect)
+	}
+}
+
+// A node that loses a peer waits until the peer has lost it too: what the peer said when contact was made, that it had
+// none yet, does not count later.
+func TestLossWaitsForThePeersLoss(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.add(1, 0, 1), w.add(2, 0, 1)
+	var late []byte
+	w.tap = func(from, to *host, bearer int, m wire.Msg) {
+		if late == nil && from == b && bearer == 1 && !m.NonSeq() && m.Type() == wire.TypeActivate {
+			late = append(late, m...)
+		}
+	}
+	w.run(4 * sec)
+	if wire.Msg(late).PeerNodeIsUp() {
+		t.Fatal("the first ACTIVATE of link 1 was sent in contact")
+	}
+	a.Receive(w.now, 1, media(2, 1), late)
+	w.loss[1] = 1
+	w.run(5 * sec / 2)
+	w.loss = [MaxBearers]float64{1, 0}
+	w.noDsc = true
+	b.events = nil
+	a.BearerSetUp(w.now, 0, false) // link 0, the last one, and the peer is not told
+	a.BearerSetUp(w.now, 0, true)
+	w.run(sec / 2)
+	if a.peerState(2) != SelfDownPeerLeaving || a.IsUp(2) || !b.IsUp(1) {
+		t.Errorf("states %v and %v before the peer noticed", a.peerState(2), b.peerState(1))
+	}
+	w.run(4 * sec)
+	if want := []string{"node down 1", "link down 1 0", "node up 1", "link up 1 1"}; !slices.Equal(b.events, want) {
+		t.Errorf("the peer saw %q", b.events)
+	}
+	if a.peerState(2) != SelfUpPeerUp {
+		t.Errorf("state %v", a.peerState(2))
+	}
+}
+
+// A peer that has lost contact first, and said so on the link that is not up, comes back on it at once when contact is
+// lost here as well: the handshake on that link starts again, as the peer must hear first that it was lost.
+func TestContactAfterThePeersLoss(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.add(1, 0, 1), w.add(2, 0, 1)
+	w.run(4 * sec)
+	w.loss[1] = 1
+	w.run(5 * sec / 2)
+	w.loss = [MaxBearers]float64{1, 0}
+	w.noDsc = true
+	a.events, b.events = nil, nil
+	b.BearerSetUp(w.now, 0, false)
+	w.run(4 * sec)
+	want := []string{"node down 1", "link down 1 0", "node up 1", "link up 1 1"}
+	if !slices.Equal(b.events, want) {
+		t.Errorf("the peer saw %q", b.events)
+	}
+	want = []string{"node down 2", "link down 2 0", "node up 2", "link up 2 1"}
+	if !slices.Equal(a.events, want) {
+		t.Errorf("the node saw %q", a.events)
+	}
+}
+
+// A link whose other end came up, failed over and was made anew, all before this end was up, comes up although the new
+// end's session may look older than the one that was heard.
+func TestLinkMadeAnewAfterHalfFailover(t *testing.T) {
+	for seed := range seeds(20) {
+		w := newWorld(t, seed)
+		a, b := w.add(1, 0, 1), w.add(2, 0, 1)
+		w.run(4 * sec)
+		w.loss[1] = 1
+		w.run(5 * sec / 2)
+		w.loss[1] = 0
+		until := func(what string, cond func() bool) {
+			for range 200 {
+				if cond() {
+					return
+				}
+				w.run(sec / 100)
+			}
+			t.Fatalf("seed %d: not %s", seed, what)
+		}
+		until("establishing", func() bool { return a.find(2).links[1].link.IsEstablishing() })
+		w.cut = func(from, to *host, bearer int) bool { return from == b && bearer == 1 }
+		until("up at the peer", func() bool { return b.find(1).links[1].link.IsUp() })
+		b.BearerSetUp(w.now, 1, false)
+		w.run(sec / 10)
+		w.cut = nil
+		b.BearerSetUp(w.now, 1, true)
+		w.run(4 * sec)
+		for _, h := range []*host{a, b} {
+			if l := h.find(3 - h.addr).links[1].link; l == nil || !l.IsUp() {
+				t.Errorf("seed %d: the link is down at node %d", seed, h.addr)
+			}
+		}
 	}
 }

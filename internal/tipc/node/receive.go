@@ -99,8 +99,8 @@ func takeIn(now mono.Time, l *link.Link, m wire.Msg, own *buf.Buf, out link.Outp
 // trust ends the suspicion that the links which are up are to a former life of the peer, when one of them is heard a
 // timer interval after the new life was: what the former one sent has arrived by then, or never does.
 func (p *peer) trust(now mono.Time, m wire.Msg, l *link.Link) {
-	if l.IsUp() && m.User() == wire.UserLinkProtocol && m.Type() == wire.TypeState &&
-		now > p.suspectAt+mono.Time(p.interval)*ms && l.ValidateMsg(m) {
+	setup := m.User() == wire.UserLinkProtocol && m.Type() != wire.TypeState
+	if !setup && l.IsUp() && now > p.suspectAt+mono.Time(p.interval)*ms && l.ValidateMsg(m) {
 		p.suspect = false
 	}
 }

@@ -20,9 +20,6 @@ func (t *Table) checkState(now mono.Time, p *peer, m wire.Msg, bearer int) bool 
 	user, typ, seqno := m.User(), m.Type(), m.SeqNo()
 	tunnel := user == wire.UserTunnel
 	if p.state == SelfUpPeerUp && !tunnel {
-		if user == wire.UserLinkProtocol && typ != wire.TypeState && (l.ValidateMsg(m) || l.InSession(m.Session())) {
-			p.links[bearer].peerLost = !m.RedundantLink()
-		}
 		return true
 	}
 	rcvNxt := l.RcvNxt()
@@ -32,11 +29,6 @@ func (t *Table) checkState(now mono.Time, p *peer, m wire.Msg, bearer int) bool 
 		pl = p.links[pb].link
 	}
 	if !l.ValidateMsg(m) {
-		// A RESET that only repeats a session is old news to the link, but it says as well that the peer has lost us. The
-		// kernel does not see that, and drops what the peer sends when it comes back, until the tolerance has passed.
-		if p.state == SelfDownPeerLeaving && m.IsReset() && !m.PeerNodeIsUp() && l.InSession(m.Session()) {
-			p.event(PeerLostContact)
-		}
 		return false
 	}
 
@@ -46,9 +38,6 @@ func (t *Table) checkState(now mono.Time, p *peer, m wire.Msg, bearer int) bool 
 			return true
 		}
 		p.event(PeerEstablContact)
-		for i := range p.links {
-			p.links[i].peerLost = false
-		}
 	case SelfDownPeerLeaving:
 		if m.PeerNodeIsUp() {
 			return false

@@ -100,7 +100,8 @@ type peer struct {
 	namedq   buf.Queue
 
 	// The peer was restarted, and the link that is up may be to its former life. No other link comes up then before that
-	// one has been heard, or lost: two lives must not be taken for one node.
+	// one has been heard, or lost: two lives must not be taken for one node, as they are in the kernel. It takes two timer
+	// intervals when the link turns out to be to the new life, and at most the tolerance when it does not.
 	suspect   bool
 	suspectAt mono.Time
 
@@ -112,15 +113,14 @@ type peer struct {
 
 // linkEntry is a peer's link over one bearer (struct tipc_link_entry).
 type linkEntry struct {
-	p        *peer
-	bearer   int
-	link     *link.Link
-	addr     wire.MediaAddr
-	mtu      int // for users: room for tunnelling is left
-	inputq   buf.Queue
-	id       uint32 // link_id while up: what was published
-	peerLost bool   // in contact, the peer said on this link, when setting it up, that it has none
-	queued   bool   // on Table.heldBack
+	p      *peer
+	bearer int
+	link   *link.Link
+	addr   wire.MediaAddr
+	mtu    int // for users: room for tunnelling is left
+	inputq buf.Queue
+	id     uint32 // link_id while up: what was published
+	queued bool   // on Table.heldBack
 }
 
 // New makes the view of a node that has no bearer yet.

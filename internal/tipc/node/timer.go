@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"midplane/internal/mono"
 	"midplane/internal/tipc/link"
 	"midplane/internal/tipc/wire"
@@ -62,6 +64,20 @@ func (t *Table) timeout(now mono.Time, p *peer) {
 // bcastPatience is for how many tolerances a peer may let the oldest broadcast wait for its acknowledgement, as long as
 // package link goes on with retransmission.
 const bcastPatience = 10
+
+// Patience is how long a message from a peer can be under way at most while there is contact: a link gives up what it
+// sends again and again after as many tolerances as the broadcast link does, then the other link has a go.
+func (t *Table) Patience(addr uint32) time.Duration {
+	tol := MinTolerance
+	if p := t.find(addr); p != nil {
+		for i := range p.links {
+			if l := p.links[i].link; l != nil {
+				tol = max(tol, l.Tolerance())
+			}
+		}
+	}
+	return time.Duration(maxLinksPerPeer*bcastPatience*tol) * time.Millisecond
+}
 
 // bcastStuck reports whether a peer has acknowledged nothing for too long while broadcasts wait for it. In the kernel,
 // which only reacts to a peer that asks for the same packet again and again, a silent one stops the broadcasts to all

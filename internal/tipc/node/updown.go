@@ -12,7 +12,7 @@ import (
 func (t *Table) linkUp(now mono.Time, p *peer, bearer int) {
 	le := &p.links[bearer]
 	l := le.link
-	if l == nil || l.IsUp() || p.suspect && p.up() {
+	if l == nil || l.IsUp() || p.suspect {
 		return
 	}
 	l.Event(link.EstablishEvt)
@@ -90,15 +90,16 @@ func (t *Table) linkLost(now mono.Time, p *peer, bearer int) {
 	p.selectActive(bearer)
 	if !p.up() {
 		p.suspect = false
-		// The peer may have lost contact before us, and said so on the other link only. In the kernel that is not
-		// remembered, and when the peer comes back what it sends is dropped until the tolerance has passed.
-		if l.PeerIsDown() || p.saidLost(bearer) {
+		if l.PeerIsDown() {
 			p.event(PeerLostContact)
 		}
 		p.event(SelfLostContact)
 		l.Event(link.ResetEvt)
 		l.Reset(now)
 		l.BuildResetMsg(now, le)
+		if p.state == SelfDownPeerLeaving {
+			p.restartHandshakes(now)
+		}
 		t.lostContact(now, p)
 	} else {
 		tb := p.active[0]
@@ -117,14 +118,16 @@ func (t *Table) linkLost(now mono.Time, p *peer, bearer int) {
 	t.acts.push(action{kind: actLinkDown, p: p, bearer: int8(bearer), id: le.id})
 }
 
-// saidLost reports whether the peer said on a link other than except that it has lost contact.
-func (p *peer) saidLost(except int) bool {
+// restartHandshakes makes links that are about to come up start again, when contact is lost and the peer has not been
+// heard to have lost it. Nothing is taken from the peer until it has, so it must not come up by an ACTIVATE of ours: in
+// the kernel it does when it had lost contact first, and has to wait for the tolerance to pass.
+func (p *peer) restartHandshakes(now mono.Time) {
 	for i := range p.links {
-		if le := &p.links[i]; i != except && le.link != nil && le.peerLost {
-			return true
+		if l := p.links[i].link; l != nil && l.IsEstablishing() {
+			l.Reset(now)
+			l.Event(link.ResetEvt)
 		}
 	}
-	return false
 }
 
 // failoverReach is how far ahead of the tunnel link's next packet the end of a failover can lie before the peer has
@@ -188,6 +191,7 @@ func (t *Table) halfFailover(now mono.Time, p *peer, l *link.Link, tnl *link.Lin
 	p.synchAt = tnl.RcvNxt() + failoverReach
 	tnl.FailoverPrepare(now, &p.links[bearer])
 	if l != nil {
+		l.Reset(now) // the peer's session that it has heard is over; in the kernel the link may stay down for good
 		l.Event(link.FailoverBeginEvt)
 	}
 	p.event(FailoverBegin)

@@ -34,11 +34,10 @@ const (
 const (
 	defaultMaxSockets = 1 << 20 // the kernel's (tsk_rht_params.max_size)
 
-	// Bounds of the multicast messages that one socket holds back until they are in order: number, octets, time. The
-	// kernel has none.
+	// Bounds of the multicast messages that one socket holds back until they are in order: number, octets. The kernel has
+	// none.
 	maxDeferred      = 512
 	maxDeferredBytes = RcvBufMax
-	maxHold          = 2 * time.Second
 
 	// bufOverhead is what a waiting message costs beside its memory, and maxRatio bounds the cost of a message to that
 	// many times its flow control blocks. A sender that keeps to its window of rcvbuf/4 (and may exceed it by one

@@ -31,8 +31,8 @@
 //   - A stream follows a change of the link's MTU.
 //   - Accepted sockets inherit receive buffer and no-delay from the listener.
 //   - Send on a connecting socket is [ErrWouldBlock] rather than ENOTCONN.
-//   - Multicast messages that wait for order are delivered after 2 s at the latest, and the empty messages that mark a
-//     sender's change of method are never delivered.
+//   - Multicast messages do not wait for order when what is missing cannot come any more (see [Net.Patience]), and the
+//     empty messages that mark a sender's change of method are never delivered.
 //   - A multicast method set by SetMcastBroadcast or SetMcastReplicast is changed to in order; in Linux what was sent
 //     before and after may overtake each other.
 //   - A multicast SYN (send to a range on an unconnected stream) is refused.

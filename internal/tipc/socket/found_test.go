@@ -2,6 +2,7 @@ package socket
 
 import (
 	"testing"
+	"time"
 
 	"midplane/internal/mono"
 )
@@ -18,10 +19,24 @@ func TestHeldMulticastEndsWithContact(t *testing.T) {
 	w.expectErr(r, ErrWouldBlock)
 	w.nodes[2].NodeDown(w.now, 1)
 	w.expectErr(r, ErrWouldBlock)
-	w.run(maxHold)
+	w.run(patience)
 	w.expect(r, "other")
 	w.expectErr(r, ErrWouldBlock)
 	if w.nodes[2].Deadline() != mono.Never || !r.defq.Empty() {
 		t.Error("something is still held")
 	}
+}
+
+// A multicast is held as long as what was sent before it, another way, may still come: a link that loses much takes
+// many seconds. Found by internal/sim.
+func TestHeldMulticastWaitsForSlowLinks(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	r := w.nodes[2].bound(RDM, 500, 1)
+	send := func(data string, syn bool) { w.nodes[2].multicast(1, 7, data, syn, 0) }
+	send("two", true)
+	w.run(15 * time.Second)
+	w.expectErr(r, ErrWouldBlock)
+	send("one", false)
+	w.expect(r, "one")
+	w.expect(r, "two")
 }

@@ -14,7 +14,11 @@ func (s *Sock) receiveMcast(now mono.Time, b *buf.Buf) {
 		s.accept(now, b)
 		return
 	}
-	b.NextRetr = now.Add(maxHold) // when it has been held for too long
+	if s.defq.Empty() && !b.Msg.IsSyn() {
+		s.accept(now, b)
+		return
+	}
+	b.NextRetr = now.Add(s.t.net.Patience(b.Msg.OrigNode())) // when it has been held for too long
 	q := &s.t.mcastq
 	q.PushBack(b)
 	s.t.net.FilterMcast(&s.defq, q)
@@ -62,9 +66,9 @@ func (s *Sock) boundHeld() {
 	}
 }
 
-// releaseHeld gives up waiting for the order of senders whose first held message has waited for too long, and delivers
-// what there is of them. This happens when a sender changed its way without knowing this socket's binding: one of the
-// two SYN messages then never comes. Linux waits for ever.
+// releaseHeld gives up waiting for the order of senders whose first held message has waited for longer than anything can
+// be under way, and delivers what there is of them. This happens when a Linux sender changed its way without knowing
+// this socket's binding: one of the two SYN messages then never comes. Linux waits for ever.
 func (s *Sock) releaseHeld(now mono.Time) {
 	q := &s.t.mcastq
 	for late := s.late(now); late != nil; late = s.late(now) {

@@ -331,6 +331,10 @@ func (n *node) MTU(dnode, selector uint32) int {
 
 func (n *node) BcastMTU() int { return wire.MaxMsgSize }
 
+const patience = 30 * time.Second
+
+func (n *node) Patience(uint32) time.Duration { return patience }
+
 func (n *node) Caps(dnode uint32) wire.Caps {
 	if dnode == 0 {
 		return n.caps

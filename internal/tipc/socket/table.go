@@ -4,6 +4,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"midplane/internal/mono"
 	"midplane/internal/timer"
@@ -30,6 +31,9 @@ type Net interface {
 	// MTU is the largest packet for a node and selector, BcastMTU that for multicast. This node: wire.MaxMsgSize.
 	MTU(dnode, selector uint32) int
 	BcastMTU() int
+
+	// Patience is how long a message of a node can be under way at most while there is contact.
+	Patience(node uint32) time.Duration
 
 	// Caps are the capabilities of a node, of an unknown one wire.CapsAll.
 	Caps(dnode uint32) wire.Caps

@@ -47,6 +47,7 @@ func (n *node) Multicast(_ mono.Time, q *buf.Queue, _ *socket.Method, _ *socket.
 func (n *node) FilterMcast(_, _ *buf.Queue)    {}
 func (n *node) MTU(dnode, selector uint32) int { return wire.MaxMsgSize }
 func (n *node) BcastMTU() int                  { return wire.MaxMsgSize }
+func (n *node) Patience(uint32) time.Duration  { return time.Second }
 func (n *node) Caps(uint32) wire.Caps          { return wire.CapsAll }
 
 // net returns nodes 1 and 2; node 1 has a topology server.
