@@ -193,3 +193,38 @@ func TestTableIsBounded(t *testing.T) {
 		t.Error("the table grew beyond its bound")
 	}
 }
+
+// TestStrangerDoesNotResetTheLink: another node with the identity of a peer has a session of its own, and begins its
+// links with RESET messages like the peer after a restart.
+func TestStrangerDoesNotResetTheLink(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.add(1, 0), w.add(2, 0)
+	w.run(2 * sec)
+	reset := func(from wire.MediaAddr) {
+		for _, session := range []uint16{1, 1 << 14, 2 << 14, 3 << 14} { // one of them is newer than any
+			m := make(wire.Msg, wire.IntHeaderSize+wire.IfNameSize)
+			wire.Init(m, 2, wire.UserLinkProtocol, wire.TypeReset, wire.IntHeaderSize, 1)
+			m.SetSize(len(m))
+			m.SetSession(session)
+			m.SetMaxPkt(1500)
+			copy(m[wire.IntHeaderSize:], "eth0")
+			a.Receive(w.now, 0, from, m)
+		}
+	}
+	stranger := media(102, 0)
+	if _, dup := a.CheckDest(w.now, Dest{Addr: 2, ID: identity(2), Caps: wire.CapsAll, Signature: b.sig + 1, Media: stranger}); !dup {
+		t.Fatal("not seen as a duplicate")
+	}
+	reset(stranger)
+	if !a.IsUp(2) || a.Stats().Stranger != 4 {
+		t.Errorf("up %v after %d messages of the stranger", a.IsUp(2), a.Stats().Stranger)
+	}
+	reset(media(2, 0))
+	if a.IsUp(2) {
+		t.Error("the peer itself cannot reset the link")
+	}
+	// When the peer is gone the other one can have its place.
+	if respond, dup := a.CheckDest(w.now, Dest{Addr: 2, ID: identity(2), Caps: wire.CapsAll, Signature: b.sig + 1, Media: stranger}); !respond || dup {
+		t.Errorf("respond %v, duplicate %v", respond, dup)
+	}
+}

@@ -60,6 +60,9 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 		respond = true
 	case !sameAddr && up:
 		duplicate = true
+		if !sameSig {
+			le.stranger = d.Media
+		}
 	case sameSig: // moved
 		accept, respond = true, true
 	case sameAddr:
@@ -79,7 +82,7 @@ func (t *Table) CheckDest(now mono.Time, d Dest) (respond, duplicate bool) {
 		l = p.newLink(now, d.Bearer)
 		isReset = l.IsReset()
 	}
-	le.addr = d.Media
+	le.addr, le.stranger = d.Media, wire.MediaAddr{}
 	if !isReset {
 		t.linkDown(now, p, d.Bearer, false)
 	}

@@ -44,7 +44,7 @@ func (t *Table) receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 			t.cfg.Up.Discovery(now, bearer, src, m)
 			return false
 		}
-		return t.receiveBcast(now, m, own, bearer)
+		return t.receiveBcast(now, src, m, own, bearer)
 	}
 	if !m.IsShort() && m.DestNode() != t.own {
 		t.stats.NotForUs++
@@ -56,6 +56,10 @@ func (t *Table) receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 		return false
 	}
 	le := &p.links[bearer]
+	if le.strange(src) {
+		t.stats.Stranger++
+		return false
+	}
 
 	// Keep the broadcast link in step with what the peer says about it.
 	if user == wire.UserLinkProtocol {
@@ -86,6 +90,12 @@ func (t *Table) receive(now mono.Time, bearer int, src wire.MediaAddr, pkt []byt
 	}
 	t.deliver(p, bearer)
 	return consumed
+}
+
+// strange reports whether src is another node with the peer's address. In the kernel such a node, which is not let in,
+// resets the peer's link all the same when its session number happens to be the larger one.
+func (le *linkEntry) strange(src wire.MediaAddr) bool {
+	return le.stranger.Media != 0 && le.stranger == src && le.link != nil && le.link.IsUp()
 }
 
 // takeIn gives the link a packet, with its Buf if that is there.
@@ -120,7 +130,7 @@ func (t *Table) deliver(p *peer, bearer int) {
 }
 
 // receiveBcast takes a broadcast packet (net/tipc/node.c tipc_node_bc_rcv, bcast.c tipc_bcast_rcv).
-func (t *Table) receiveBcast(now mono.Time, m wire.Msg, own *buf.Buf, bearer int) (consumed bool) {
+func (t *Table) receiveBcast(now mono.Time, src wire.MediaAddr, m wire.Msg, own *buf.Buf, bearer int) (consumed bool) {
 	from := m.PrevNode()
 	nack := m.User() == wire.UserBcastProtocol
 	if nack && m.DestNode() != t.own {
@@ -129,6 +139,10 @@ func (t *Table) receiveBcast(now mono.Time, m wire.Msg, own *buf.Buf, bearer int
 	p := t.find(from)
 	if p == nil {
 		t.stats.UnknownPeer++
+		return false
+	}
+	if p.links[bearer].strange(src) {
+		t.stats.Stranger++
 		return false
 	}
 	if m.McNetID() != t.netID {

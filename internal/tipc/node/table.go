@@ -55,6 +55,7 @@ type Stats struct {
 	Invalid      uint64 // failed wire.Validate
 	NoBearer     uint64 // arrived for a bearer that is not enabled and up
 	UnknownPeer  uint64 // from a node that discovery has not found
+	Stranger     uint64 // from another node with the address of a peer
 	NotForUs     uint64 // for another node
 	ForeignNet   uint64 // broadcast of another cluster
 	BadState     uint64 // refused in the current node state
@@ -117,10 +118,12 @@ type linkEntry struct {
 	bearer int
 	link   *link.Link
 	addr   wire.MediaAddr
-	mtu    int // for users: room for tunnelling is left
-	inputq buf.Queue
-	id     uint32 // link_id while up: what was published
-	queued bool   // on Table.heldBack
+	// Where another node with the peer's address was heard, while this link was up; zero: nowhere.
+	stranger wire.MediaAddr
+	mtu      int // for users: room for tunnelling is left
+	inputq   buf.Queue
+	id       uint32 // link_id while up: what was published
+	queued   bool   // on Table.heldBack
 }
 
 // New makes the view of a node that has no bearer yet.
