@@ -44,6 +44,7 @@ type Engine struct {
 	ports   [node.MaxBearers]*port
 	closed  bool
 	sending bool      // somebody sends: whoever leaves the lock just leaves datagrams behind
+	called  bool      // the sender goroutine was called, and has not come yet
 	sent    sync.Cond // signalled when sending ends
 	sentAt  mono.Time // when it ended last
 	spare   *buf.Batch
@@ -67,6 +68,9 @@ const maxRounds = 4
 // burst is how soon after the end of sending the next output is taken for part of a burst. It is below any network's
 // round trip, so that requests and answers in turns are sent at once.
 const burst = 5 * time.Microsecond
+
+// fullBatch is how many octets of a burst are not kept for the sender goroutine if it has not come: one segmented send.
+const fullBatch = 64000
 
 // New starts a node without bearers.
 func New(cfg Config) (*Engine, error) {
@@ -152,14 +156,14 @@ func (e *Engine) unlockAt(now mono.Time) {
 		e.mu.Unlock()
 		return
 	}
-	e.sending = true
-	if now.Sub(e.sentAt) < burst {
+	if now.Sub(e.sentAt) < burst && e.stack.OutputSize() < fullBatch {
 		// One message right after the other: leave the sending to the engine's own goroutine. Until it runs, and
-		// while it sends, more messages gather, which are cheaper together.
-		e.mu.Unlock()
-		e.overtime <- struct{}{}
+		// while it sends, more messages gather, which are cheaper together. It may be long in coming when all
+		// processors are busy.
+		e.callSender()
 		return
 	}
+	e.sending = true
 	e.send(e.stack.TakeOutput(e.spare), maxRounds)
 }
 
@@ -217,19 +221,34 @@ func (e *Engine) send(b *buf.Batch, rounds int) {
 			return
 		}
 	}
-	e.mu.Unlock()
-	e.overtime <- struct{}{} // never blocks: there is one sender at a time, and it is us
+	e.sending = false
+	e.sentAt = mono.Now()
+	e.sent.Broadcast()
+	e.callSender()
 }
 
-// sendOvertime is the goroutine that goes on where another has sent enough.
+// callSender tells the sender goroutine that there is something to send. Called with mu held; releases it.
+func (e *Engine) callSender() {
+	if !e.called {
+		e.called = true
+		e.overtime <- struct{}{} // never blocks: it takes one before it can be called again
+	}
+	e.mu.Unlock()
+}
+
+// sendOvertime is the goroutine that sends bursts, and goes on where another has sent enough.
 func (e *Engine) sendOvertime() {
 	for range e.overtime {
 		e.mu.Lock()
-		if b := e.stack.TakeOutput(e.spare); b != nil {
-			e.send(b, 0)
-			continue
+		e.called = false
+		if !e.sending {
+			if b := e.stack.TakeOutput(e.spare); b != nil {
+				e.sending = true
+				e.send(b, 0)
+				continue
+			}
 		}
-		e.doneSending()
+		e.mu.Unlock()
 	}
 }
 

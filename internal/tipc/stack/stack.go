@@ -165,6 +165,9 @@ func (s *Stack) TakeOutput(empty *buf.Batch) *buf.Batch {
 // HasOutput tells whether TakeOutput would return datagrams.
 func (s *Stack) HasOutput() bool { return s.out.Len() > 0 }
 
+// OutputSize is how many octets TakeOutput would return.
+func (s *Stack) OutputSize() int { return s.out.Size() }
+
 // PopReady lets the node's own services act on what happened, and returns a socket of the driver whose readiness may
 // have changed, nil when there is none left. The driver calls it until then after each batch of packets or socket
 // calls, before TakeOutput.
