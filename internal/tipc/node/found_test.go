@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/wire"
 )
@@ -206,5 +207,42 @@ func TestLinkMadeAnewAfterHalfFailover(t *testing.T) {
 				t.Errorf("seed %d: the link is down at node %d", seed, h.addr)
 			}
 		}
+	}
+}
+
+// What a peer sent may be under way while links miss something, but not for ever; in calm it is known soon that it is not.
+func TestUnderWay(t *testing.T) {
+	w := newWorld(t, 1)
+	a, _ := w.add(1, 0, 1), w.add(2, 0, 1)
+	w.run(4 * sec)
+	expect := func(what string, since mono.Time, want, bcast bool) {
+		t.Helper()
+		if a.UnderWay(w.now, 2, since, false) != want || a.UnderWay(w.now, 2, since, true) != bcast {
+			t.Errorf("%s after %v: %v %v", what, w.now-since, !want, !bcast)
+		}
+	}
+	since := w.now
+	w.run(5 * sec)
+	expect("calm", since, true, true)
+	w.run(2 * sec)
+	expect("calm", since, false, true)
+	w.run(24 * sec)
+	expect("calm", since, false, false)
+	for name, cut := range map[string]func(from, to *host, bearer int) bool{
+		"a dead link":   func(from, to *host, bearer int) bool { return bearer == 1 },
+		"a silent link": func(from, to *host, bearer int) bool { return bearer == 0 && from.addr == 2 && w.now/sec%2 == 0 },
+	} {
+		w.cut = cut
+		since = w.now
+		w.run(12 * sec)
+		expect(name, since, true, true)
+		w.run(19 * sec)
+		expect(name, since, false, false)
+		w.cut = nil
+		w.run(8 * sec)
+		expect(name+" that lives again", since, false, false)
+	}
+	if a.UnderWay(w.now, 77, w.now, true) {
+		t.Error("something of an unknown node is under way")
 	}
 }
