@@ -86,17 +86,23 @@ func (t *Table) swap(i, j int) {
 	h[i].heapIdx, h[j].heapIdx = i, j
 }
 
+// before is the order in which timers are served. Of equal ones it is that of ports, so that runs can be repeated, in
+// whatever order they were set.
+func (s *Sock) before(o *Sock) bool {
+	return s.when < o.when || s.when == o.when && s.port < o.port
+}
+
 // fix restores the heap after the socket at i changed.
 func (t *Table) fix(i int) {
 	h := t.timers
-	for i > 0 && h[i].when < h[(i-1)/2].when {
+	for i > 0 && h[i].before(h[(i-1)/2]) {
 		t.swap(i, (i-1)/2)
 		i = (i - 1) / 2
 	}
 	for {
 		least := i
 		for c := 2*i + 1; c <= 2*i+2 && c < len(h); c++ {
-			if h[c].when < h[least].when {
+			if h[c].before(h[least]) {
 				least = c
 			}
 		}

@@ -52,6 +52,11 @@ func TestTimerHeap(t *testing.T) {
 				rt.Fatal("order")
 			}
 			last = n.Deadline()
+			for _, s := range n.timers {
+				if s.before(n.timers[0]) {
+					rt.Fatal("order of equal timers")
+				}
+			}
 			n.Tick(last)
 		}
 	})
