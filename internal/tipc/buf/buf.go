@@ -19,8 +19,8 @@ import (
 type Buf struct {
 	Msg wire.Msg
 
-	NextRetr  mono.Time // not to be retransmitted before
-	RetrStamp mono.Time // when it was first retransmitted
+	NextRetr  mono.Time // not to be retransmitted before; socket, held for order: time to look whether it need be
+	RetrStamp mono.Time // when it was first retransmitted; socket: since when it is held
 	RetrCnt   int       // how often it was
 	Ackers    int       // broadcast: peers that have yet to acknowledge
 	ChainImp  int       // importance of a congested sender's chain

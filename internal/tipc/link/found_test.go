@@ -110,3 +110,23 @@ func TestLatePacketDoesNotBringUp(t *testing.T) {
 		}
 	}
 }
+
+// A link knows when something is missing, or may be.
+func TestBehind(t *testing.T) {
+	for name, change := range map[string]func(*Link){
+		"announced": func(l *Link) { l.announced = l.rcvNxt + 1 },
+		"silent":    func(l *Link) { l.silent = 2 },
+		"deferred":  func(l *Link) { l.deferq.insert(nil, buf.Get(60)) },
+	} {
+		l, _ := testLink()
+		if l.Behind() {
+			t.Error("a new link is behind")
+		}
+		if change(l); !l.Behind() {
+			t.Error(name)
+		}
+		if l.Reset(0); l.Behind() {
+			t.Errorf("%s: after Reset", name)
+		}
+	}
+}

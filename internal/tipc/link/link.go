@@ -167,6 +167,7 @@ type Link struct {
 
 	// Receiving.
 	rcvNxt     uint16
+	announced  uint16 // the peer's next packet, as it said last
 	rcvUnacked int
 	deferq     deferQueue
 	reasm      msg.Reassembler
@@ -267,7 +268,7 @@ func (l *Link) Reset(mono.Time) {
 	l.reasmTnl.Reset()
 	l.failoverReasm.Reset()
 	l.rcvUnacked = 0
-	l.sndNxt, l.rcvNxt = 1, 1
+	l.sndNxt, l.rcvNxt, l.announced = 1, 1, 1
 	l.sndNxtState, l.rcvNxtState = 1, 1
 	l.acked = 0
 	l.gapAcked = nil
@@ -323,6 +324,12 @@ func (l *Link) RcvNxt() uint16 { return l.rcvNxt }
 
 // SndNxt is the sequence number of the next packet sent.
 func (l *Link) SndNxt() uint16 { return l.sndNxt }
+
+// Behind reports whether the peer is known to have sent what has not arrived, or has been silent for a timer interval, so
+// that it is not known whether it has.
+func (l *Link) Behind() bool {
+	return l.silent > 1 || !l.deferq.q.Empty() || wire.SeqMore(l.announced, l.rcvNxt)
+}
 
 // Acked is, for a broadcast receive link, the last of our broadcasts that the peer acknowledged with all before it.
 func (l *Link) Acked() uint16 { return l.acked }

@@ -312,6 +312,7 @@ func (l *Link) stateReceive(now mono.Time, m wire.Msg, out Output) (rc Events) {
 		}
 		return rc
 	}
+	l.announced = m.NextSent()
 	if l.mon != nil {
 		l.mon.Receive(m.Data()[glen:], l.peer, &l.monState)
 	}

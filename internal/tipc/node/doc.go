@@ -26,6 +26,8 @@
 // A link of priority 0 is used when there is no other. A peer that comes back under another address is taken at once.
 // A second node with the identity of a peer, which is not let in, cannot reset the link to the first one either.
 // When a peer was restarted, no second link to it comes up before the first one has been heard or lost.
+// When contact is lost, links that were about to come up start their handshake again. Marks of multicast senders' changes
+// that came alone are recognised.
 // When a sender's multicasts change between broadcast and replicast, both marks of the change go to all peers.
 // A peer that acknowledges no broadcast for ten tolerances is reset, so that it cannot stop the broadcasts to others.
 //

@@ -13,6 +13,10 @@ import (
 // The sender marks the first message of the new way SYN and sends an empty twin of it the old way. Until both have
 // come, messages of the new way wait. own is this node's address: its own messages never wait.
 //
+// A broadcast twin comes alone when this node was not among the sender's destinations at the time of the change. The
+// kernel then takes the next SYN message that comes as replicast for its twin, and may lose one of them. But a message
+// with data and an empty one make a pair, nothing else does.
+//
 // The caller bounds defq.
 func FilterMcast(own uint32, defq, inputq *buf.Queue) {
 	b := inputq.Front()
@@ -44,42 +48,53 @@ func FilterMcast(own uint32, defq, inputq *buf.Queue) {
 		return // still the old way
 	}
 
-	// Both SYN messages are here: the one with data takes the place of both.
-	if dummy(b) {
-		inputq.PopFront().Release()
-		resolve(defq, inputq, twin, same)
+	inputq.PopFront()
+	if !b.Msg.IsRcast() && twin.Msg.IsSyn() && dummy(twin) == dummy(b) { // b comes alone
+		if dummy(b) {
+			b.Release()
+		} else {
+			inputq.PushBack(b)
+		}
 		return
 	}
-	defq.Remove(twin)
-	twin.Release()
-	followers(defq, inputq, same)
+	for twin != nil { // until one fits; those before it came alone
+		pair := twin.Msg.IsSyn() && dummy(twin) != dummy(b)
+		defq.Remove(twin)
+		if dummy(twin) {
+			twin.Release()
+		} else {
+			inputq.PushBack(twin)
+		}
+		if pair {
+			if dummy(b) {
+				b.Release()
+			} else {
+				inputq.PushBack(b)
+			}
+		}
+		twin = followers(defq, inputq, same)
+		if pair {
+			return
+		}
+	}
+	defq.PushBack(b)
 }
 
 // dummy reports whether a SYN message is only the mark of a change (net/tipc/bcast.c tipc_mcast_send_sync).
 func dummy(b *buf.Buf) bool { return b.Msg.DataSize() == 0 && b.Msg.ErrCode() != wire.CodeOK }
 
-// resolve ends the wait of a SYN message: it is delivered unless it is a dummy, and what waited behind it follows.
-func resolve(defq, inputq *buf.Queue, twin *buf.Buf, same func(*buf.Buf) bool) {
-	defq.Remove(twin)
-	if dummy(twin) {
-		twin.Release()
-	} else {
-		inputq.PushBack(twin)
-	}
-	followers(defq, inputq, same)
-}
-
-// followers delivers what waits of the same sender, up to its next change.
-func followers(defq, inputq *buf.Queue, same func(*buf.Buf) bool) {
+// followers delivers what waits of the same sender, up to its next change, which it returns.
+func followers(defq, inputq *buf.Queue, same func(*buf.Buf) bool) *buf.Buf {
 	for d := defq.Front(); d != nil; {
 		next := d.Next()
 		if same(d) {
 			if d.Msg.IsSyn() {
-				break // the sender has switched again already
+				return d
 			}
 			defq.Remove(d)
 			inputq.PushBack(d)
 		}
 		d = next
 	}
+	return nil
 }

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
+	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/wire"
 )
@@ -36,35 +38,64 @@ func TestSwitchReachesUnknownReceivers(t *testing.T) {
 	}
 }
 
-// Of two empty twins none is delivered, but what waited is.
-func TestFilterTwoDummies(t *testing.T) {
-	mc := func(syn, rcast, dummy bool, n byte) *buf.Buf {
-		b := buf.Get(wire.McastHeaderSize + 1)
-		wire.Init(b.Msg, 7, wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, 0)
-		b.Msg.SetOrigPort(3)
-		b.Msg.SetSyn(syn)
-		b.Msg.SetIsRcast(rcast)
-		if dummy {
-			b.Msg.SetErrCode(wire.CodeNoPort)
-			b.Resize(wire.McastHeaderSize)
-		} else {
-			b.Msg.SetSize(wire.McastHeaderSize + 1)
-			b.Msg[wire.McastHeaderSize] = n
+// A receiver that the sender does not know yet gets broadcasts only, and so one twin of a change. What is sent when it is
+// known is in order and complete all the same.
+func TestFilterJoinsInTheMiddle(t *testing.T) {
+	for seed := range uint64(1000) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		s := &mcastSender{node: 1, port: 7}
+		var defq buf.Queue
+		last, known := uint32(0), uint32(0)
+		arrive := func(w int) {
+			if len(s.way[w]) == 0 {
+				return
+			}
+			var q buf.Queue
+			q.PushBack(s.way[w][0])
+			s.way[w] = s.way[w][1:]
+			FilterMcast(99, &defq, &q)
+			for b := q.PopFront(); b != nil; b = q.PopFront() {
+				if b.Msg.DataSize() == 0 {
+					t.Fatalf("seed %d: an empty twin was delivered", seed)
+				}
+				if n := b.Msg.Word(11); n >= known && known > 0 {
+					if last++; n != last {
+						t.Fatalf("seed %d: message %d delivered instead of %d, known since %d", seed, n, last, known)
+					}
+				}
+				b.Release()
+			}
 		}
-		return b
-	}
-	var defq buf.Queue
-	var got []byte
-	for _, b := range []*buf.Buf{mc(true, false, true, 0), mc(false, false, false, 1), mc(true, true, true, 0), mc(false, true, false, 2)} {
-		var q buf.Queue
-		q.PushBack(b)
-		FilterMcast(1, &defq, &q)
-		for b := q.PopFront(); b != nil; b = q.PopFront() {
-			got = append(got, b.Msg.Data()...)
+		act := func(changes int) {
+			switch r.IntN(4) {
+			case 0:
+				s.send(s.rcast != (changes > 0))
+			case 1:
+				s.send(s.rcast)
+			default:
+				arrive(r.IntN(2))
+			}
 		}
-	}
-	if string(got) != "\x01\x02" || !defq.Empty() {
-		t.Errorf("delivered %v, %d wait", got, defq.Len())
+		s.rcast = r.IntN(2) == 0
+		for range r.IntN(10) {
+			act(0)
+		}
+		s.send(!s.rcast)
+		for range r.IntN(10) {
+			act(0)
+		}
+		s.way[1] = nil
+		known, last = s.n+1, s.n
+		for range r.IntN(40) {
+			act(1)
+		}
+		s.send(!s.rcast)
+		for len(s.way[0])+len(s.way[1]) > 0 {
+			arrive(r.IntN(2))
+		}
+		if last != s.n || !defq.Empty() {
+			t.Fatalf("seed %d: %d of %d, %d wait", seed, last, s.n, defq.Len())
+		}
 	}
 }
 
@@ -206,5 +237,42 @@ func TestLinkMadeAnewAfterHalfFailover(t *testing.T) {
 				t.Errorf("seed %d: the link is down at node %d", seed, h.addr)
 			}
 		}
+	}
+}
+
+// What a peer sent may be under way while links miss something, but not for ever; in calm it is known soon that it is not.
+func TestUnderWay(t *testing.T) {
+	w := newWorld(t, 1)
+	a, _ := w.add(1, 0, 1), w.add(2, 0, 1)
+	w.run(4 * sec)
+	expect := func(what string, since mono.Time, want, bcast bool) {
+		t.Helper()
+		if a.UnderWay(w.now, 2, since, false) != want || a.UnderWay(w.now, 2, since, true) != bcast {
+			t.Errorf("%s after %v: %v %v", what, w.now-since, !want, !bcast)
+		}
+	}
+	since := w.now
+	w.run(5 * sec)
+	expect("calm", since, true, true)
+	w.run(2 * sec)
+	expect("calm", since, false, true)
+	w.run(24 * sec)
+	expect("calm", since, false, false)
+	for name, cut := range map[string]func(from, to *host, bearer int) bool{
+		"a dead link":   func(from, to *host, bearer int) bool { return bearer == 1 },
+		"a silent link": func(from, to *host, bearer int) bool { return bearer == 0 && from.addr == 2 && w.now/sec%2 == 0 },
+	} {
+		w.cut = cut
+		since = w.now
+		w.run(12 * sec)
+		expect(name, since, true, true)
+		w.run(19 * sec)
+		expect(name, since, false, false)
+		w.cut = nil
+		w.run(8 * sec)
+		expect(name+" that lives again", since, false, false)
+	}
+	if a.UnderWay(w.now, 77, w.now, true) {
+		t.Error("something of an unknown node is under way")
 	}
 }

@@ -106,6 +106,8 @@ type peer struct {
 	suspect   bool
 	suspectAt mono.Time
 
+	behindAt mono.Time // when something that the peer sent may last have been missing
+
 	deleteAt mono.Time
 	interval int // ms between timer runs (keepalive_intv)
 	timer    timer.Timer[peer]

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"time"
-
 	"midplane/internal/mono"
 	"midplane/internal/tipc/link"
 	"midplane/internal/tipc/wire"
@@ -58,6 +56,9 @@ func (t *Table) timeout(now mono.Time, p *peer) {
 		t.stats.BcastStuck++
 		t.resetLinks(now, p)
 	}
+	if p.behind() {
+		p.behindAt = now
+	}
 	t.timers.Set(&p.timer, p, now+mono.Time(p.interval)*ms)
 }
 
@@ -65,18 +66,35 @@ func (t *Table) timeout(now mono.Time, p *peer) {
 // package link goes on with retransmission.
 const bcastPatience = 10
 
-// Patience is how long a message from a peer can be under way at most while there is contact: a link gives up what it
-// sends again and again after as many tolerances as the broadcast link does, then the other link has a go.
-func (t *Table) Patience(addr uint32) time.Duration {
-	tol := MinTolerance
-	if p := t.find(addr); p != nil {
-		for i := range p.links {
-			if l := p.links[i].link; l != nil {
-				tol = max(tol, l.Tolerance())
-			}
+const (
+	// patience is for how many tolerances a message is under way at most: a link gives up what it sends again and again
+	// after as many as the broadcast link does, then the other link has a go.
+	patience = maxLinksPerPeer * bcastPatience
+
+	// calm is for how many tolerances no link may have missed anything, to show that nothing is under way: in each, a peer
+	// gets an acknowledgement, or loses the link, and sends a window of what waits there.
+	calm = 4
+)
+
+// UnderWay reports whether what a peer in contact has sent before since may still be under way. Broadcasts always come.
+// Anything else may not have been sent at all, so a time in which nothing was missing ends the waiting for it.
+func (t *Table) UnderWay(now mono.Time, addr uint32, since mono.Time, bcast bool) bool {
+	p := t.find(addr)
+	if p == nil || !p.up() {
+		return false
+	}
+	tol := mono.Time(p.links[p.active[0]].link.Tolerance()) * ms
+	return now < since+patience*tol && (bcast || now < max(since, p.behindAt)+calm*tol)
+}
+
+// behind reports whether something that the peer has sent may be missing.
+func (p *peer) behind() bool {
+	for i := range p.links {
+		if l := p.links[i].link; l != nil && (!l.IsUp() || l.Behind()) {
+			return true
 		}
 	}
-	return time.Duration(maxLinksPerPeer*bcastPatience*tol) * time.Millisecond
+	return p.state != SelfUpPeerUp
 }
 
 // bcastStuck reports whether a peer has acknowledged nothing for too long while broadcasts wait for it. In the kernel,

@@ -35,9 +35,10 @@ const (
 	defaultMaxSockets = 1 << 20 // the kernel's (tsk_rht_params.max_size)
 
 	// Bounds of the multicast messages that one socket holds back until they are in order: number, octets. The kernel has
-	// none.
+	// none. Each holdCheck it is seen whether what they wait for can still come.
 	maxDeferred      = 512
 	maxDeferredBytes = RcvBufMax
+	holdCheck        = 500 * time.Millisecond
 
 	// bufOverhead is what a waiting message costs beside its memory, and maxRatio bounds the cost of a message to that
 	// many times its flow control blocks. A sender that keeps to its window of rcvbuf/4 (and may exceed it by one

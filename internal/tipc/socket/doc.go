@@ -31,7 +31,7 @@
 //   - A stream follows a change of the link's MTU.
 //   - Accepted sockets inherit receive buffer and no-delay from the listener.
 //   - Send on a connecting socket is [ErrWouldBlock] rather than ENOTCONN.
-//   - Multicast messages do not wait for order when what is missing cannot come any more (see [Net.Patience]), and the
+//   - Multicast messages do not wait for order when what is missing cannot come any more (see [Net.UnderWay]), and the
 //     empty messages that mark a sender's change of method are never delivered.
 //   - A multicast method set by SetMcastBroadcast or SetMcastReplicast is changed to in order; in Linux what was sent
 //     before and after may overtake each other.

@@ -1,6 +1,8 @@
 package socket
 
 import (
+	"slices"
+
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/wire"
@@ -18,7 +20,7 @@ func (s *Sock) receiveMcast(now mono.Time, b *buf.Buf) {
 		s.accept(now, b)
 		return
 	}
-	b.NextRetr = now.Add(s.t.net.Patience(b.Msg.OrigNode())) // when it has been held for too long
+	b.RetrStamp, b.NextRetr = now, now.Add(holdCheck) // if it is held: since when, and when to see whether that is of use
 	q := &s.t.mcastq
 	q.PushBack(b)
 	s.t.net.FilterMcast(&s.defq, q)
@@ -43,7 +45,7 @@ func (s *Sock) deliverMcast(now mono.Time, q *buf.Queue) {
 	}
 }
 
-// boundHeld keeps the number, the size and the age of held messages in bounds.
+// boundHeld keeps the number and the size of held messages in bounds, and sets the time to look at them.
 func (s *Sock) boundHeld() {
 	octets, first := 0, mono.Never
 	for b := s.defq.Front(); b != nil; b = b.Next() {
@@ -66,16 +68,23 @@ func (s *Sock) boundHeld() {
 	}
 }
 
-// releaseHeld gives up waiting for the order of senders whose first held message has waited for longer than anything can
-// be under way, and delivers what there is of them. This happens when a Linux sender changed its way without knowing
-// this socket's binding: one of the two SYN messages then never comes. Linux waits for ever.
+// releaseHeld ends the wait for the order of those senders of whom what is missing cannot come any more, and delivers what
+// there is of them. Linux waits for ever. The twin of a SYN message never comes when a Linux sender changed its way
+// without knowing this socket's binding, or when a broadcast one waited for other nodes until contact was made with this
+// one, after the other twin had been sent.
 func (s *Sock) releaseHeld(now mono.Time) {
 	q := &s.t.mcastq
 	for late := s.late(now); late != nil; late = s.late(now) {
-		node, port := late.Msg.OrigNode(), late.Msg.OrigPort()
+		m := late.Msg
+		node, port := m.OrigNode(), m.OrigPort()
+		wait := s.t.net.UnderWay(now, node, late.RetrStamp, m.IsRcast())
 		for b := s.defq.Front(); b != nil; {
 			next := b.Next()
-			if b.Msg.OrigNode() == node && b.Msg.OrigPort() == port {
+			switch {
+			case b.Msg.OrigNode() != node || b.Msg.OrigPort() != port:
+			case wait:
+				b.NextRetr = now.Add(holdCheck)
+			default:
 				s.defq.Remove(b)
 				q.PushBack(b)
 			}
@@ -89,8 +98,15 @@ func (s *Sock) releaseHeld(now mono.Time) {
 // dropHeld forgets what waits for the order of a node's multicasts when contact with it is lost: what is missing before
 // it never comes, and what comes after new contact must not be mixed up with it, as it is in Linux.
 func (t *Table) dropHeld(node uint32) {
-	for _, s := range t.socks {
-		dropped := false
+	var holding []uint32 // ports
+	for port, s := range t.socks {
+		if !s.defq.Empty() {
+			holding = append(holding, port)
+		}
+	}
+	slices.Sort(holding) // runs can be repeated
+	for _, port := range holding {
+		s, dropped := t.socks[port], false
 		for b := s.defq.Front(); b != nil; {
 			next := b.Next()
 			if b.Msg.OrigNode() == node {
@@ -107,7 +123,7 @@ func (t *Table) dropHeld(node uint32) {
 	}
 }
 
-// late is a held message that has waited for too long, or nil.
+// late is the first held message of a sender whose time to be looked at has come, or nil.
 func (s *Sock) late(now mono.Time) *buf.Buf {
 	for b := s.defq.Front(); b != nil; b = b.Next() {
 		if b.NextRetr <= now {

@@ -333,7 +333,9 @@ func (n *node) BcastMTU() int { return wire.MaxMsgSize }
 
 const patience = 30 * time.Second
 
-func (n *node) Patience(uint32) time.Duration { return patience }
+func (n *node) UnderWay(now mono.Time, _ uint32, since mono.Time, _ bool) bool {
+	return now < since.Add(patience)
+}
 
 func (n *node) Caps(dnode uint32) wire.Caps {
 	if dnode == 0 {

@@ -4,7 +4,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"time"
 
 	"midplane/internal/mono"
 	"midplane/internal/timer"
@@ -32,8 +31,8 @@ type Net interface {
 	MTU(dnode, selector uint32) int
 	BcastMTU() int
 
-	// Patience is how long a message of a node can be under way at most while there is contact.
-	Patience(node uint32) time.Duration
+	// UnderWay reports whether what a node has sent before since, as a broadcast or not, may still be under way.
+	UnderWay(now mono.Time, node uint32, since mono.Time, bcast bool) bool
 
 	// Caps are the capabilities of a node, of an unknown one wire.CapsAll.
 	Caps(dnode uint32) wire.Caps

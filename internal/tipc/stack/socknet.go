@@ -1,8 +1,6 @@
 package stack
 
 import (
-	"time"
-
 	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/names"
@@ -48,7 +46,9 @@ func (n sockNet) MTU(dnode, selector uint32) int { return n.s.nodes.MTU(dnode, s
 func (n sockNet) BcastMTU() int                  { return n.s.nodes.BcastMTU() }
 func (n sockNet) Caps(dnode uint32) wire.Caps    { return n.s.nodes.Caps(dnode) }
 
-func (n sockNet) Patience(dnode uint32) time.Duration { return n.s.nodes.Patience(dnode) }
+func (n sockNet) UnderWay(now mono.Time, node uint32, since mono.Time, bcast bool) bool {
+	return n.s.nodes.UnderWay(now, node, since, bcast)
+}
 
 func (n sockNet) Publish(now mono.Time, r wire.ServiceRange, scope wire.Scope, a wire.SocketAddr, key uint32) (*names.Publication, error) {
 	return n.s.names.Publish(now, r, scope, a, key)

@@ -47,8 +47,9 @@ func (n *node) Multicast(_ mono.Time, q *buf.Queue, _ *socket.Method, _ *socket.
 func (n *node) FilterMcast(_, _ *buf.Queue)    {}
 func (n *node) MTU(dnode, selector uint32) int { return wire.MaxMsgSize }
 func (n *node) BcastMTU() int                  { return wire.MaxMsgSize }
-func (n *node) Patience(uint32) time.Duration  { return time.Second }
 func (n *node) Caps(uint32) wire.Caps          { return wire.CapsAll }
+
+func (n *node) UnderWay(mono.Time, uint32, mono.Time, bool) bool { return false }
 
 // net returns nodes 1 and 2; node 1 has a topology server.
 func net(t testing.TB, cfg topsrv.Config) (a, b *node) {
