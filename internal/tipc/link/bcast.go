@@ -99,7 +99,11 @@ func (l *Link) BcInitReceive(m wire.Msg) {
 // BcSyncReceive takes what a STATE message says about how far the peer has broadcast (net/tipc/link.c
 // tipc_link_bc_sync_rcv). It returns [SendState] when something is missing. To old peers it sends a NACK to out, the
 // output of the broadcast send link.
-func (l *Link) BcSyncReceive(m wire.Msg, out Output) (rc Events) {
+//
+// Broadcasts have no session number. What came before contact was made anew waits among those out of order, to be taken
+// for another one of the same number; unless the peer says later that it has not got that far yet. In the kernel the
+// wrong one is delivered.
+func (l *Link) BcSyncReceive(now mono.Time, m wire.Msg, out Output) (rc Events) {
 	if !l.IsUp() || !m.PeerNodeIsUp() {
 		return 0
 	}
@@ -107,6 +111,7 @@ func (l *Link) BcSyncReceive(m wire.Msg, out Output) (rc Events) {
 		l.bcPeerIsUp = true // it has received packet 1, our own start
 	}
 	next := m.BcSndNxt()
+	l.stats.Duplicates += uint64(l.deferq.dropFrom(next, now-mono.Time(l.tolerance)*1e6))
 	if !l.bcPeerIsUp || wire.SeqMore(next, l.rcvNxt+uint16(l.window)) {
 		return 0
 	}

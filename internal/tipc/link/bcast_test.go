@@ -243,7 +243,7 @@ func TestOldBroadcastNack(t *testing.T) {
 	step := func(last uint16) int {
 		var out capture
 		state.SetLastBcast(last)
-		r.BcSyncReceive(state, &out)
+		r.BcSyncReceive(0, state, &out)
 		if len(out.pkts) == 1 {
 			m := wire.Msg(out.pkts[0])
 			if m.User() != wire.UserBcastProtocol || !m.NonSeq() || m.BcgapAfter() != 10 || m.BcgapTo() != last || m.McNetID() != 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"midplane/internal/mono"
 	"midplane/internal/tipc/buf"
 	"midplane/internal/tipc/wire"
 )
@@ -116,7 +117,7 @@ func TestBehind(t *testing.T) {
 	for name, change := range map[string]func(*Link){
 		"announced": func(l *Link) { l.announced = l.rcvNxt + 1 },
 		"silent":    func(l *Link) { l.silent = 2 },
-		"deferred":  func(l *Link) { l.deferq.insert(nil, buf.Get(60)) },
+		"deferred":  func(l *Link) { l.deferq.insert(0, nil, buf.Get(60)) },
 	} {
 		l, _ := testLink()
 		if l.Behind() {
@@ -128,5 +129,44 @@ func TestBehind(t *testing.T) {
 		if l.Reset(0); l.Behind() {
 			t.Errorf("%s: after Reset", name)
 		}
+	}
+}
+
+// A broadcast from before contact was made anew is not taken for the one that gets its number later. Found by
+// internal/sim.
+func TestStaleBroadcastIsDropped(t *testing.T) {
+	g := newBcRig(1)
+	g.join(0)
+	r := g.rcv[0]
+	r.inputq = new(buf.Queue)
+	receive := func(now mono.Time, seqno uint16, data byte) {
+		m := make(wire.Msg, wire.McastHeaderSize+1)
+		wire.Init(m, 2, wire.UserLow, wire.TypeMcast, wire.McastHeaderSize, 0)
+		m.SetSize(len(m))
+		m.SetSeqNo(seqno)
+		m[len(m)-1] = data
+		r.Receive(now, m, nil)
+	}
+	state := func(now mono.Time, last uint16) {
+		m := make(wire.Msg, 40)
+		wire.Init(m, 2, wire.UserLinkProtocol, wire.TypeState, 40, 1)
+		m.SetRedundantLink(true)
+		m.SetAck(1)
+		m.SetLastBcast(last)
+		r.BcSyncReceive(now, m, nil)
+	}
+	receive(0, 4, 'x') // stale
+	receive(0, 3, 'c') // overtook the others
+	state(1400*ms, 2)
+	state(1600*ms, 3)
+	for i, c := range "abd" {
+		receive(1700*ms, []uint16{1, 2, 4}[i], byte(c))
+	}
+	var got []byte
+	for b := r.inputq.PopFront(); b != nil; b = r.inputq.PopFront() {
+		got = append(got, b.Msg[len(b.Msg)-1])
+	}
+	if string(got) != "abcd" || r.deferq.octets != 0 {
+		t.Errorf("%q, and %d octets kept", got, r.deferq.octets)
 	}
 }

@@ -306,7 +306,7 @@ func FuzzReceive(f *testing.F) {
 				if m.User() == wire.UserLinkProtocol {
 					if ga, ok := e.rcv.GapAck(m, false); ok {
 						e.rcv.BcAckReceive(now, m.BcastAck(), m.BcGap(), ga, out, out)
-						e.rcv.BcSyncReceive(m, out)
+						e.rcv.BcSyncReceive(now, m, out)
 					}
 					e.rcv.BcInitReceive(m)
 				}

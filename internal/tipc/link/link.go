@@ -407,7 +407,7 @@ const (
 )
 
 // insert keeps a packet: b, or a copy of m when b is nil. What it does not keep it releases.
-func (d *deferQueue) insert(m wire.Msg, b *buf.Buf) deferred {
+func (d *deferQueue) insert(now mono.Time, m wire.Msg, b *buf.Buf) deferred {
 	if d.octets >= maxDeferred {
 		if b != nil {
 			b.Release()
@@ -418,6 +418,7 @@ func (d *deferQueue) insert(m wire.Msg, b *buf.Buf) deferred {
 		b = buf.Copy(m)
 	}
 	n := b.Cap()
+	b.RetrStamp = now
 	if !msg.InsertSorted(&d.q, b) {
 		b.Release()
 		return deferDuplicate
@@ -433,6 +434,21 @@ func (d *deferQueue) pop(seqno uint16) *buf.Buf {
 		d.octets -= b.Cap()
 	}
 	return b
+}
+
+// dropFrom drops the packets from number seqno on that were kept before since.
+func (d *deferQueue) dropFrom(seqno uint16, since mono.Time) (dropped int) {
+	for b := d.q.Back(); b != nil && !wire.SeqLess(b.Msg.SeqNo(), seqno); {
+		prev := b.Prev()
+		if b.RetrStamp < since {
+			d.q.Remove(b)
+			d.octets -= b.Cap()
+			b.Release()
+			dropped++
+		}
+		b = prev
+	}
+	return dropped
 }
 
 func (d *deferQueue) purge() {

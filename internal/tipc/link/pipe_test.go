@@ -214,7 +214,7 @@ func (e *end) receive(bearer int, pkt []byte) {
 			if !ok {
 				return
 			}
-			rc := e.rcv.BcAckReceive(now, m.BcastAck(), m.BcGap(), ga, bc, bc) | e.rcv.BcSyncReceive(m, bc)
+			rc := e.rcv.BcAckReceive(now, m.BcastAck(), m.BcGap(), ga, bc, bc) | e.rcv.BcSyncReceive(now, m, bc)
 			if rc&SendState != 0 && !m.Probe() {
 				l.BuildStateMsg(now, out)
 			}

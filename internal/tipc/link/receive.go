@@ -99,7 +99,7 @@ func release(b *buf.Buf) {
 // tipc_link_build_nack_msg). Nodes that receive a broadcast take turns, so that not all ask at once. own
 // owns m's octets, or is nil; it is consumed.
 func (l *Link) deferPacket(now mono.Time, m wire.Msg, own *buf.Buf, out Output) Events {
-	switch l.deferq.insert(m, own) {
+	switch l.deferq.insert(now, m, own) {
 	case deferDuplicate:
 		l.stats.Duplicates++
 	case deferFull:

@@ -71,7 +71,7 @@ func TestReplayOfTheKernels(t *testing.T) {
 					if m.User() == wire.UserLinkProtocol && m.Type() == wire.TypeState && !m.BcAckInvalid() {
 						ga, _ := e.rcv.GapAck(m, false)
 						e.rcv.BcAckReceive(0, m.BcastAck(), m.BcGap(), ga, out, out)
-						e.rcv.BcSyncReceive(m, out)
+						e.rcv.BcSyncReceive(0, m, out)
 					}
 					rc := l.Receive(0, slices.Clone(m), out)
 					if rc&DownEvent != 0 {

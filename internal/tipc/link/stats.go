@@ -23,7 +23,7 @@ type Stats struct {
 	RecvFragments  uint64
 	LinkCongs      uint64 // senders that had to wait
 	DeferredRecv   uint64 // packets out of order
-	Duplicates     uint64 // packets known already, or outside the window
+	Duplicates     uint64 // packets known already, outside the window, or of a former contact
 
 	MaxQueueSz       uint64 // longest send queue seen by the timer
 	AccuQueueSz      uint64 // sum of the lengths of the send queue

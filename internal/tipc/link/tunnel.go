@@ -157,7 +157,7 @@ func (l *Link) tunnelReceive(m wire.Msg) (rc Events) {
 		release(b)
 		return 0
 	case seqno != l.dropPoint:
-		if l.failoverDefq.insert(in, b) == deferFull {
+		if l.failoverDefq.insert(0, in, b) == deferFull {
 			l.stats.DeferFull++
 		}
 		return 0

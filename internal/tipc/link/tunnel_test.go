@@ -187,7 +187,7 @@ func TestFailoverPrepare(t *testing.T) {
 	l.state = Established
 	b := buf.Get(32)
 	b.Msg.SetSeqNo(5)
-	l.failoverDefq.insert(b.Msg, b)
+	l.failoverDefq.insert(0, b.Msg, b)
 	var out capture
 	l.FailoverPrepare(0, &out)
 	m := out.take(t)

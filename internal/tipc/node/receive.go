@@ -185,7 +185,7 @@ func (t *Table) syncBcast(now mono.Time, p *peer, m wire.Msg, bearer int) bool {
 		return false
 	}
 	rc := p.bcRcv.BcAckReceive(now, m.BcastAck(), m.BcGap(), ga, t.bcOut(), t.bcOut())
-	rc |= p.bcRcv.BcSyncReceive(m, t.bcOut())
+	rc |= p.bcRcv.BcSyncReceive(now, m, t.bcOut())
 	t.wakeBcast()
 	if rc&link.DownEvent != 0 {
 		t.resetLinks(now, p)
