@@ -68,7 +68,7 @@ func TestSeeds(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d seeds in %v, of virtual time %v: %+v", n, time.Since(begin).Round(time.Millisecond), sum.healed/time.Duration(max(n, 1)), sum)
+	t.Logf("%d seeds in %v, whole again %v after the last fault on average: %+v", n, time.Since(begin).Round(time.Millisecond), sum.healed/time.Duration(max(n, 1)), sum)
 	if len(failed) > 0 {
 		report(t, failed[0])
 		t.Fatalf("%d of %d seeds failed", len(failed), n)
