@@ -35,7 +35,7 @@ type natsConn struct {
 }
 
 func natsEndpoint(url, from, to string) (endpoint, error) {
-	c, err := nats.Connect(url)
+	c, err := nats.Connect(url, nats.SyncQueueLen(1<<20)) // a full queue would drop messages
 	if err != nil {
 		return nil, err
 	}
