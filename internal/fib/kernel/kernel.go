@@ -50,7 +50,8 @@ type Config struct {
 type Report struct {
 	Operations []string // what was changed, in order, in words; empty when all was as it should be
 	Adopted    []uint32 // Recover: the FIBs that were on record
-	Orphans    []string // Recover: what was found of this package's making without being on record, and removed
+	Orphans    []string // what was found of this package's making without being on record, and removed
+	Missing    []string // Recover: devices of ports that are not there now; an Apply brings them into their FIBs when they are
 }
 
 // Probed says whether a back end works here.
@@ -132,10 +133,12 @@ type API interface {
 	Resolve(key NeighKey) error
 	// WatchNeighbours calls f for all neighbours that there are (Set), then once with Synced, then for each change,
 	// until ctx ends. It follows Apply: neighbours of a port that leaves its FIB are Gone. When the kernel reports faster
-	// than f returns, events are lost and f is called with Resync, all neighbours and Synced again: what was not Set
-	// in between is gone. f is called by one goroutine at a time and must not call Apply, Remove or Recover.
+	// than f returns, states in between are left out; the last state of each neighbour is always told. f is called by
+	// one goroutine at a time and must not call Apply, Remove or Recover, nor keep the events waiting for long.
 	WatchNeighbours(ctx context.Context, f func(NeighEvent)) error
 }
+
+var _ API = (*Kernel)(nil)
 
 // Routes are the routes of a FIB as the kernel can have them, for SyncRoutes. Next hops that are down, and members of
 // groups that are, are left out; a route without any is unreachable.

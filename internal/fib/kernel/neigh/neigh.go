@@ -75,7 +75,6 @@ type EventType uint8
 const (
 	Set    EventType = 1 + iota // Entry is new or has changed
 	Gone                        // Entry.Key is no neighbour any more
-	Resync                      // events were lost; all entries follow, then Synced
 	Synced                      // all entries that there are were Set
 )
 
