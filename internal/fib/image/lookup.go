@@ -6,6 +6,9 @@ import "math/bits"
 // hundreds of updates, so a second try is rare, and Tries in a row do not happen unless the reader is stopped in each.
 const Tries = 64
 
+// End returns where the heap ends: blocks that begin behind it are not read.
+func (m *Words) End() uint32 { return m.limit }
+
 // Len returns the number of words.
 func (m *Words) Len() uint32 { return uint32(len(m.w)) }
 
