@@ -241,7 +241,7 @@ func (m *maker) missingRules(f Family, which func(Rule) bool) []Rule {
 	}
 	for _, r := range rules {
 		there[r] = true
-		l3mdev = l3mdev || r.L3mdev // the kernel's own does as well
+		l3mdev = l3mdev || r.L3mdev // another's does as well
 	}
 	var l []Rule
 	for r := range m.want.rules[f] {
@@ -432,8 +432,9 @@ func (m *maker) mark(d string, l Link, mark uint32) {
 
 // down is the device after it is taken down: addresses of IPv6 are gone (addrconf_ifdown).
 func (l Link) down() Link {
+	master := l.Master
 	l = l.alone()
-	l.Up = false
+	l.Up, l.Master = false, master
 	return l
 }
 
@@ -627,18 +628,40 @@ func (m *maker) close() {
 	m.flush()
 	for _, f := range []Family{IPv4, IPv6, MR4, MR6} {
 		for _, r := range m.k.Rules[f] {
-			if r.Protocol != ProtocolSetup || m.want.rules[f][r] || !r.L3mdev && r.Table != tableLocal {
-				continue
+			switch {
+			case r.Protocol != ProtocolSetup || m.want.rules[f][r]:
+			case r.L3mdev:
+				m.closeL3mdev(f, r)
+			case r.Table == tableLocal:
+				if _, early := m.earlyLocal(f); !early {
+					m.do(Op{Verb: AddRule, Family: f, Rule: Rule{Priority: prefLocal, Table: tableLocal, Protocol: protocolKernel}})
+				}
+				m.do(Op{Verb: DelRule, Family: f, Rule: r})
 			}
-			if _, early := m.earlyLocal(f); r.Table == tableLocal && !early {
-				m.do(Op{Verb: AddRule, Family: f, Rule: Rule{Priority: prefLocal, Table: tableLocal, Protocol: protocolKernel}})
-			}
-			m.do(Op{Verb: DelRule, Family: f, Rule: r})
 		}
 	}
 	for _, path := range sortedKeys(m.rec.Settings) {
 		m.restore(path)
 	}
+}
+
+// closeL3mdev removes our rule for VRF devices, which says that there was none before, and the one that the kernel made when
+// it got its first VRF device; it stays if there are other VRF devices now.
+func (m *maker) closeL3mdev(f Family, ours Rule) {
+	others := false
+	for name, l := range m.k.Links {
+		_, made := m.rec.Links[name]
+		others = others || l.Kind == "vrf" && !made && !strings.HasPrefix(l.Alias, AliasPrefix)
+	}
+	kernels := Rule{Priority: prefL3mdev, L3mdev: true, Protocol: protocolKernel}
+	there := slices.Contains(m.k.Rules[f], kernels)
+	switch {
+	case others && !there:
+		m.do(Op{Verb: AddRule, Family: f, Rule: kernels})
+	case !others && there:
+		m.do(Op{Verb: DelRule, Family: f, Rule: kernels})
+	}
+	m.do(Op{Verb: DelRule, Family: f, Rule: ours})
 }
 
 func (m *maker) linkWanted(name string) bool {
