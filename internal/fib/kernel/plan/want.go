@@ -232,12 +232,12 @@ func Need(fibs []FIB, r Record) Needs {
 			paths[Path{"", s}] = true
 		}
 		paths[noIPv6(d)] = true
-		if _, is := r.Parked[d]; !is && t.port.VLAN == 0 {
+		if old, is := r.Parked[d]; (!is || old.Parent) && t.port.VLAN == 0 {
 			devices[d] = true
-			if t.space != "" {
-				for _, s := range passing(d) {
-					paths[Path{"", s}] = true
-				}
+		}
+		if t.space != "" && t.port.VLAN == 0 {
+			for _, s := range passing(d) {
+				paths[Path{"", s}] = true
 			}
 		}
 	}
