@@ -109,6 +109,11 @@ func (l Link) alone() Link {
 }
 
 func (m *maker) addresses(d, space string, l Link, t target) {
+	for _, a := range t.port.Addresses {
+		if !slices.Contains(m.before.Asked[d], a) {
+			m.before.Asked[d] = append(slices.Clip(m.before.Asked[d]), a)
+		}
+	}
 	for _, a := range m.surplus(d, l, t) {
 		m.do(Op{Verb: DelAddress, Space: space, Device: d, Address: a})
 	}
@@ -127,7 +132,7 @@ func (m *maker) effective(d string, t target) []Address {
 	l := slices.Clone(m.before.Parked[d].Addresses)
 	_, now, _ := m.find(d)
 	for _, a := range now.Addresses {
-		known := slices.ContainsFunc(l, func(b Address) bool { return b.Prefix == a.Prefix })
+		known := slices.ContainsFunc(l, func(b Address) bool { return b.Prefix == a.Prefix }) || slices.Contains(m.before.Asked[d], a.Prefix)
 		// Back end rules takes care of all; others only of what came to be as it is in back end rules.
 		if a.ours() && !known && (t.mark != 0 || a.NoPrefixRoute) {
 			a.NoPrefixRoute = false
@@ -150,7 +155,7 @@ func (m *maker) surplus(d string, l Link, t target) []Address {
 		}
 		asked := slices.ContainsFunc(want, func(b Address) bool { return b.Prefix == a.Prefix })
 		right := slices.ContainsFunc(want, func(b Address) bool { return a.does(b) })
-		if asked && !right || !asked && !t.extra {
+		if asked && !right || !asked && (!t.extra || slices.Contains(m.before.Asked[d], a.Prefix)) {
 			s = append(s, a)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -47,7 +48,7 @@ func Make(fibs []FIB, r Record, k *Kernel, lenient bool) (Plan, error) {
 	m.leave()
 	m.clean()
 	m.vrfs()
-	m.closeLinks("vlan") // one of them may have the VLAN that another is to get
+	m.closeVLANs() // one of them may have the VLAN that another is to get
 	m.enter(false)
 	m.home()
 	m.vlans() // now what they are on is there
@@ -332,11 +333,8 @@ func (m *maker) vrfs() {
 func (m *maker) vlans() {
 	for _, name := range sortedKeys(m.want.vlans) {
 		t := m.want.vlans[name]
-		alias := fmt.Sprintf("%s vlan %d on %s", Alias(t.fib.ID), t.port.VLAN, t.port.Parent)
-		right := func(space string, l Link) bool { // from another namespace the parent is not seen
-			return l.Kind == "vlan" && l.VLAN == t.port.VLAN && (l.Parent == t.port.Parent || space != "" && l.Alias == alias)
-		}
-		m.link(name, t.fib.ID, alias, right, Op{Verb: AddVLAN, Device: name, To: t.port.Parent, VLAN: t.port.VLAN})
+		add := Op{Verb: AddVLAN, Device: name, To: t.port.Parent, VLAN: t.port.VLAN}
+		m.link(name, t.fib.ID, t.vlanAlias(), t.rightVLAN, add)
 	}
 	for _, d := range sortedKeys(m.want.parents) {
 		_, l, there := m.find(d)
@@ -347,6 +345,26 @@ func (m *maker) vlans() {
 		}
 		if there && !l.Up {
 			m.do(Op{Verb: SetUp, Device: d})
+		}
+	}
+}
+
+func (t target) vlanAlias() string {
+	return fmt.Sprintf("%s vlan %d on %s", Alias(t.fib.ID), t.port.VLAN, t.port.Parent)
+}
+
+// rightVLAN says whether a device is the VLAN subinterface that is wanted. From another namespace its parent is not seen.
+func (t target) rightVLAN(space string, l Link) bool {
+	return l.Kind == "vlan" && l.VLAN == t.port.VLAN && (l.Parent == t.port.Parent || space != "" && l.Alias == t.vlanAlias())
+}
+
+// closeVLANs removes VLAN subinterfaces that are not wanted, or not as they are.
+func (m *maker) closeVLANs() {
+	m.closeLinks("vlan")
+	for _, name := range sortedKeys(m.want.vlans) {
+		if space, l, there := m.find(name); there && l.Kind == "vlan" && !m.want.vlans[name].rightVLAN(space, l) {
+			m.do(Op{Verb: DelLink, Space: space, Device: name})
+			delete(m.where, name)
 		}
 	}
 }
@@ -538,7 +556,7 @@ func (m *maker) settingWanted(path string) bool {
 
 // after is the record when all is done.
 func (m *maker) after(fibs []FIB) Record {
-	r := Record{FIBs: slices.Clone(fibs), Links: map[string]uint32{}, Parked: map[string]Parked{}, Settings: map[string]string{}}
+	r := Record{FIBs: slices.Clone(fibs), Links: map[string]uint32{}, Parked: map[string]Parked{}, Settings: map[string]string{}, Asked: map[string][]netip.Prefix{}}
 	for name, id := range m.before.Links {
 		if m.linkWanted(name) {
 			r.Links[name] = id
@@ -556,6 +574,11 @@ func (m *maker) after(fibs []FIB) Record {
 		}
 		if port || m.want.parents[d] || slices.Contains(m.missing, d) {
 			r.Parked[d] = p
+		}
+	}
+	for d, t := range m.want.targets {
+		if len(t.port.Addresses) > 0 {
+			r.Asked[d] = t.port.Addresses
 		}
 	}
 	for path, was := range m.before.Settings {

@@ -22,7 +22,8 @@ const maxPlans = 4
 // host is a box, and the file with the record.
 type host struct {
 	*box
-	disk []byte
+	disk  []byte
+	first map[string][]Address // of the devices at the beginning
 }
 
 func (h *host) record() Record {
@@ -327,6 +328,14 @@ func (h *host) checkPort(t fatal, f FIB, p Port) {
 		delete(has, a)
 	}
 	delete(has, linkLocal(p.Title()).Prefix)
+	if p.Addresses == nil { // what it had, and nothing that others were asked for
+		for _, a := range h.first[p.Title()] {
+			delete(has, a.Prefix)
+		}
+		if len(has) > 0 {
+			t.Fatalf("port %s of %s has %v too", p.Title(), f.Title(), has)
+		}
+	}
 	if p.Addresses != nil && len(has) > 0 {
 		t.Fatalf("port %s has %v too", p.Title(), has)
 	}
@@ -339,6 +348,10 @@ func TestFIBsComeAndGo(t *testing.T) {
 		h := drawHost(t)
 		before := &host{box: &box{Kernel: *h.observe(Needs{Devices: devices})}}
 		before.Settings = maps.Clone(h.Settings)
+		h.first = map[string][]Address{}
+		for d, l := range h.Links {
+			h.first[d] = l.Addresses
+		}
 		for range rapid.IntRange(1, 4).Draw(t, "steps") {
 			fibs := drawFIBs(t)
 			for crashes := rapid.IntRange(0, 2).Draw(t, "crashes"); crashes > 0; crashes-- {
