@@ -163,7 +163,7 @@ func testCrash(t *testing.T, moments int, l []Backend) {
 			t.Errorf("moment %d: after Recover there was left to do: %s", i, strings.Join(again.Operations, "\n"))
 		}
 		asked += len(fibs)
-		if i%8 == 7 {
+		if i%6 == 5 {
 			now := s.all(t, fibs)
 			s.remove(t, before)
 			s.apply(t, fibs...)
@@ -206,5 +206,5 @@ func TestIntegrationCrash(t *testing.T) { testCrash(t, 24, []Backend{Rules, Netn
 
 func TestGuestCrash(t *testing.T) {
 	requireGuest(t)
-	testCrash(t, 8, backends)
+	testCrash(t, 6, backends)
 }
