@@ -141,7 +141,7 @@ func testCrash(t *testing.T, moments int, l []Backend) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	recovered, asked := 0, 0
-	for i := range moments {
+	for i := 0; i < moments || recovered == 0 && i < 10*moments; i++ {
 		if err := s.k.Close(); err != nil {
 			t.Fatal(err)
 		}
