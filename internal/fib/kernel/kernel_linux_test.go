@@ -218,10 +218,15 @@ func testPingAndRemove(t *testing.T, b Backend) {
 
 // ping sends echo requests from a host until one is answered, which proves the way there and back.
 func (s *site) ping(host int, to string) error {
-	return s.hosts[host].Do(func() error { return ping(netip.MustParseAddr(to)) })
+	return s.hosts[host].Do(func() error { return ping(netip.MustParseAddr(to), 3, time.Second) })
 }
 
-func ping(to netip.Addr) error {
+// silent asks once, and does not wait for long: nothing is to come.
+func (s *site) silent(host int, to string) error {
+	return s.hosts[host].Do(func() error { return ping(netip.MustParseAddr(to), 1, 300*time.Millisecond) })
+}
+
+func ping(to netip.Addr, tries int, patience time.Duration) error {
 	network, request, reply := "ip4:icmp", icmp.Type(ipv4.ICMPTypeEcho), icmp.Type(ipv4.ICMPTypeEchoReply)
 	if to.Is6() {
 		network, request, reply = "ip6:ipv6-icmp", ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply
@@ -231,7 +236,7 @@ func ping(to netip.Addr) error {
 		return err
 	}
 	defer c.Close()
-	for seq := range 3 {
+	for seq := range tries {
 		m := icmp.Message{Type: request, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: seq, Data: []byte("midplane")}}
 		b, err := m.Marshal(nil)
 		if err != nil {
@@ -240,7 +245,7 @@ func ping(to netip.Addr) error {
 		if _, err := c.WriteTo(b, &net.IPAddr{IP: to.AsSlice()}); err != nil {
 			return err
 		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		for {
 			in := make([]byte, 1500)
 			n, from, err := c.ReadFrom(in)
@@ -282,3 +287,8 @@ func settled(t *testing.T, ns string) map[string]any {
 func TestIntegrationRules(t *testing.T) { testPingAndRemove(t, Rules) }
 
 func TestIntegrationNetns(t *testing.T) { testPingAndRemove(t, Netns) }
+
+func run(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	return string(out), err
+}
