@@ -1,0 +1,71 @@
+package setfib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// toolMain are the small programs that tests run in FIBs beside unmodified ones.
+//
+//	fib-get NETWORK ADDRESS [LOCAL]   connects within 2 s, prints what it reads until the end
+//	fib-serve NETWORK ADDRESS TEXT    listens, prints "listening ADDRESS", answers each connection with TEXT
+//	fib-child CMD…                    runs a command as a child, so that it is a grandchild
+func toolMain(verb string, args []string) error {
+	switch verb {
+	case "fib-get":
+		return get(args)
+	case "fib-serve":
+		return serveText(args)
+	case "fib-child":
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		return cmd.Run()
+	}
+	return fmt.Errorf("no tool %s", verb)
+}
+
+func get(args []string) error {
+	d := net.Dialer{Timeout: 2 * time.Second}
+	if len(args) > 2 {
+		a, err := net.ResolveTCPAddr(args[0], args[2])
+		if err != nil {
+			return err
+		}
+		d.LocalAddr = a
+	}
+	c, err := d.Dial(args[0], args[1])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	fmt.Printf("%s\n", b)
+	return err
+}
+
+func serveText(args []string) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), args[0], args[1])
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening", l.Addr())
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, _ = io.WriteString(c, strings.Join(args[2:], " "))
+		_ = c.Close()
+	}
+}
