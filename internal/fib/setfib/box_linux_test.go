@@ -24,8 +24,11 @@ type box struct {
 	self     string // this test binary
 	bindings []binding.Binding
 	clients  []*lab.Namespace
+	macs     []string // of the ports
+	shared   string   // a directory of this machine
+	sharedAs string   // the same as the box sees it
 
-	netns    uint64 // inode of its namespace; of a native box only
+	netns uint64 // inode of its namespace; of a native box only
 
 	do      func(func() error) error // in the namespace; of a native box only
 	start   func(argv ...string) *lab.Proc
@@ -117,11 +120,14 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 		t.Fatal(err)
 	}
 	b.clients = newClients(t, len(fibNames)*ports)
+	b.shared = t.TempDir()
+	b.sharedAs = b.shared
 	if err := os.Chmod(filepath.Dir(b.dir), 0o755); err != nil { // others than root read it
 		t.Fatal(err)
 	}
 	for c, client := range b.clients {
 		ns.IP("link", "add", fmt.Sprintf("p%d", c), "address", serverMAC(c), "type", "veth", "peer", "name", "eth0", "address", clientMAC(c), "netns", client.Name())
+		b.macs = append(b.macs, serverMAC(c))
 		client.IP("addr", "add", clientAddr+"/24", "dev", "eth0")
 		client.IP("link", "set", "eth0", "up")
 		if c%ports > 0 { // further ports of a FIB have other networks
@@ -130,7 +136,7 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 		}
 	}
 	for i, name := range fibNames {
-		fib := binding.Binding{FIB: uint32(fibID(i)), Name: name, Backend: backend}
+		fib := binding.Binding{FIB: uint32(fibID(i)), Name: name, Backend: backend, DNS: []string{clientAddr}}
 		for p := range ports {
 			fib.Ports = append(fib.Ports, fmt.Sprintf("p%d", i*ports+p))
 		}
