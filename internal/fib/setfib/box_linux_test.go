@@ -135,6 +135,12 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 			client.IP("addr", "del", clientAddr+"/24", "dev", "eth0")
 		}
 	}
+	if backend == binding.Rules { // the rule for table local comes after those of FIBs
+		for _, family := range []string{"-4", "-6"} {
+			ns.IP(family, "rule", "add", "pref", "32765", "lookup", "local")
+			ns.IP(family, "rule", "del", "pref", "0")
+		}
+	}
 	for i, name := range fibNames {
 		fib := binding.Binding{FIB: uint32(fibID(i)), Name: name, Backend: backend, DNS: []string{clientAddr}}
 		for p := range ports {
@@ -160,6 +166,7 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 				}
 				ns.IP("route", "del", fmt.Sprintf("198.51.%d.0/24", 100+p), "dev", port)
 				ns.IP("route", "add", fmt.Sprintf("198.51.%d.0/24", 100+p), "dev", port, "table", fmt.Sprint(fibID(i)))
+				ns.IP("route", "add", "local", fmt.Sprintf("198.51.%d.1", 100+p), "dev", port, "table", fmt.Sprint(fibID(i)))
 			}
 			b.capture = append(b.capture, captured{where, port})
 		}

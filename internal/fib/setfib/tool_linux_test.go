@@ -10,17 +10,22 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"midplane/internal/lab"
 )
 
 // toolMain are the small programs that tests run in FIBs beside unmodified ones.
 //
-//	fib-get NETWORK ADDRESS [LOCAL]   connects within 2 s, prints what it reads until the end
+//	fib-get NETWORK ADDRESS [LOCAL]   connects, prints what it reads until the end
+//	fib-miss NETWORK ADDRESS          the same where no connection is expected, so that it does not wait for long
 //	fib-serve NETWORK ADDRESS TEXT    listens, prints "listening ADDRESS", answers each connection with TEXT
 //	fib-child CMD…                    runs a command as a child, so that it is a grandchild
 func toolMain(verb string, args []string) error {
 	switch verb {
 	case "fib-get":
-		return get(args)
+		return get(args, lab.Patience)
+	case "fib-miss":
+		return get(args, 300*time.Millisecond)
 	case "fib-serve":
 		return serveText(args)
 	case "fib-child":
@@ -31,8 +36,8 @@ func toolMain(verb string, args []string) error {
 	return fmt.Errorf("no tool %s", verb)
 }
 
-func get(args []string) error {
-	d := net.Dialer{Timeout: 2 * time.Second}
+func get(args []string, patience time.Duration) error {
+	d := net.Dialer{Timeout: patience}
 	if len(args) > 2 {
 		a, err := net.ResolveTCPAddr(args[0], args[2])
 		if err != nil {
