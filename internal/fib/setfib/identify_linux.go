@@ -111,6 +111,10 @@ func namespaces(l []binding.Binding) (spaces, error) {
 
 func identify(l []binding.Binding, spaces spaces, pid int) (Membership, error) {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil || ended(status) {
+		return Membership{}, fs.ErrNotExist
+	}
 	path, err := processGroup(strconv.Itoa(pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 		return Membership{}, fs.ErrNotExist
@@ -134,7 +138,7 @@ func identify(l []binding.Binding, spaces spaces, pid int) (Membership, error) {
 		return Membership{b.FIB, b.Name, ByNetns}, nil
 	}
 	env, eerr := os.ReadFile(filepath.Join(proc, "environ"))
-	if status, err := os.ReadFile(filepath.Join(proc, "status")); err == nil && filtered(status) {
+	if filtered(status) {
 		if id, ok := environmentFIB(env); ok {
 			return member(l, id, BySupervisor), nil
 		}
@@ -158,13 +162,21 @@ func member(l []binding.Binding, id uint32, how How) Membership {
 }
 
 // filtered says whether /proc/PID/status is that of a process with a seccomp filter, which supervised ones have.
-func filtered(status []byte) bool {
+func filtered(status []byte) bool { return statusField(status, "Seccomp:") == "2" } // SECCOMP_MODE_FILTER
+
+// ended says whether it is that of a process of which only the exit code is left: it is still shown in its cgroup.
+func ended(status []byte) bool {
+	state := statusField(status, "State:")
+	return state == "" || state[0] == 'Z' || state[0] == 'X'
+}
+
+func statusField(status []byte, name string) string {
 	for line := range bytes.Lines(status) {
-		if v, ok := bytes.CutPrefix(line, []byte("Seccomp:")); ok {
-			return string(bytes.TrimSpace(v)) == "2" // SECCOMP_MODE_FILTER
+		if v, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			return string(bytes.TrimSpace(v))
 		}
 	}
-	return false
+	return ""
 }
 
 // environmentFIB finds Variable in /proc/PID/environ.

@@ -8,9 +8,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
+	"midplane/internal/fib/binding"
 	"midplane/internal/lab"
 )
 
@@ -19,6 +21,9 @@ import (
 //	fib-get NETWORK ADDRESS [LOCAL]   connects, prints what it reads until the end
 //	fib-miss NETWORK ADDRESS          the same where no connection is expected, so that it does not wait for long
 //	fib-serve NETWORK ADDRESS TEXT    listens, prints "listening ADDRESS", answers each connection with TEXT
+//	fib-identify DIR PID              prints the FIB of a process and how it is known
+//	fib-pids DIR FIB                  prints how many processes are in a FIB
+//	fib-refresh DIR                   prints what Refresh removed
 //	fib-child CMD…                    runs a command as a child, so that it is a grandchild
 func toolMain(verb string, args []string) error {
 	switch verb {
@@ -28,6 +33,28 @@ func toolMain(verb string, args []string) error {
 		return get(args, 300*time.Millisecond)
 	case "fib-serve":
 		return serveText(args)
+	case "fib-identify":
+		pid, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		m, err := Identify(args[0], pid)
+		if err == nil {
+			fmt.Println(m.FIB, m.Name, m.How)
+		}
+		return err
+	case "fib-pids":
+		b, err := binding.Find(args[0], args[1])
+		if err != nil {
+			return err
+		}
+		pids, err := Pids(args[0], b)
+		fmt.Println(len(pids))
+		return err
+	case "fib-refresh":
+		r, err := Refresh(args[0])
+		fmt.Println(len(r.Removed))
+		return err
 	case "fib-child":
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
