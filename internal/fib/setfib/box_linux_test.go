@@ -135,9 +135,9 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 			client.IP("addr", "del", clientAddr+"/24", "dev", "eth0")
 		}
 	}
-	if backend == binding.Rules { // the rule for table local comes after those of FIBs
+	if backend == binding.Rules { // the rule for table local comes after those of FIBs, and leaves their ports out
 		for _, family := range []string{"-4", "-6"} {
-			ns.IP(family, "rule", "add", "pref", "32765", "lookup", "local")
+			ns.IP(family, "rule", "add", "pref", "32765", "lookup", "local", "suppress_ifgroup", "73")
 			ns.IP(family, "rule", "del", "pref", "0")
 		}
 	}
@@ -161,6 +161,7 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 			where.IP("addr", "add", fmt.Sprintf("198.51.%d.1/24", 100+p), "dev", port)
 			where.IP("link", "set", port, "up")
 			if backend == binding.Rules {
+				ns.IP("link", "set", port, "group", "73")
 				for _, key := range []string{"iif", "oif"} {
 					ns.IP("rule", "add", key, port, "lookup", fmt.Sprint(fibID(i)))
 				}
