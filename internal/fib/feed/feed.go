@@ -86,6 +86,7 @@ type Counters struct {
 	Objects   int64  // next-hop objects that the peer has defined
 	Added     uint64 // routes of new prefixes
 	Replaced  uint64 // routes that lead elsewhere now
+	Refreshed uint64 // routes of before Mark that the peer told again
 	Unchanged uint64 // routes that were there already
 	Deleted   uint64 // routes that the peer deleted
 	Missing   uint64 // deletions of what was not there

@@ -254,4 +254,3 @@ func runModel(t *testing.T, seed uint64) {
 		t.Errorf("%+v, %d hops", c, len(a.hops))
 	}
 }
-

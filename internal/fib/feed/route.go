@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -74,7 +75,11 @@ func (a *Applier) install(t *table, p netip.Prefix, e *hop) error {
 		a.n.Foreign++
 		a.n.Routes++
 	default:
-		a.n.Replaced++
+		if was.gen != a.gen {
+			a.n.Refreshed++
+		} else {
+			a.n.Replaced++
+		}
 		was.routes--
 		a.drop(was)
 	}
@@ -186,6 +191,10 @@ func (a *Applier) del(r *Route) error {
 		return &fib.FieldError{Field: "prefix", Value: r.Prefix.String(), Want: "an IPv4 or IPv6 prefix"}
 	}
 	t, err := a.table(r.Table, false)
+	if errors.Is(err, fib.ErrNotFound) {
+		a.n.Missing++
+		return nil
+	}
 	if err != nil {
 		return err
 	}
