@@ -13,6 +13,22 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type benchAdjacency struct {
+	_          structs.HostLayout
+	Entry      uint64
+	Epoch      uint64
+	Generation uint64
+	Id         uint32
+	Fib        uint32
+	MacSlot    uint64
+	Mtu        uint32
+	Outer      uint16
+	Inner      uint16
+	Mac        [6]uint8
+	Pad        uint16
+	Pad2       uint64
+}
+
 type benchDevice struct {
 	_       structs.HostLayout
 	Ifindex uint32
@@ -80,6 +96,14 @@ type benchPortKey struct {
 	Inner   uint16
 }
 
+type benchPortMemo struct {
+	_          structs.HostLayout
+	Key        benchPortKey
+	Generation uint64
+	Port       benchPort
+	Pad        uint32
+}
+
 type benchStat struct {
 	_      structs.HostLayout
 	Fib    uint64
@@ -98,15 +122,18 @@ type benchVia struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	benchMapAdjacencies             = "adjacencies"
 	benchMapAsked                   = "asked"
 	benchMapByIndex                 = "by_index"
 	benchMapDevices                 = "devices"
+	benchMapGeneration              = "generation"
 	benchMapImage                   = "image"
 	benchMapKeys4                   = "keys4"
 	benchMapKeys6                   = "keys6"
 	benchMapLinks                   = "links"
 	benchMapMisses                  = "misses"
 	benchMapNeighbours              = "neighbours"
+	benchMapPortMemos               = "port_memos"
 	benchMapPorts                   = "ports"
 	benchMapSeen                    = "seen"
 	benchMapStats                   = "stats"
@@ -218,21 +245,24 @@ type benchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchMapSpecs struct {
-	Asked      *ebpf.MapSpec `ebpf:"asked"`
-	ByIndex    *ebpf.MapSpec `ebpf:"by_index"`
-	Devices    *ebpf.MapSpec `ebpf:"devices"`
-	Image      *ebpf.MapSpec `ebpf:"image"`
-	Keys4      *ebpf.MapSpec `ebpf:"keys4"`
-	Keys6      *ebpf.MapSpec `ebpf:"keys6"`
-	Links      *ebpf.MapSpec `ebpf:"links"`
-	Misses     *ebpf.MapSpec `ebpf:"misses"`
-	Neighbours *ebpf.MapSpec `ebpf:"neighbours"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Seen       *ebpf.MapSpec `ebpf:"seen"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
-	Trie4      *ebpf.MapSpec `ebpf:"trie4"`
-	Trie6      *ebpf.MapSpec `ebpf:"trie6"`
-	Vias       *ebpf.MapSpec `ebpf:"vias"`
+	Adjacencies *ebpf.MapSpec `ebpf:"adjacencies"`
+	Asked       *ebpf.MapSpec `ebpf:"asked"`
+	ByIndex     *ebpf.MapSpec `ebpf:"by_index"`
+	Devices     *ebpf.MapSpec `ebpf:"devices"`
+	Generation  *ebpf.MapSpec `ebpf:"generation"`
+	Image       *ebpf.MapSpec `ebpf:"image"`
+	Keys4       *ebpf.MapSpec `ebpf:"keys4"`
+	Keys6       *ebpf.MapSpec `ebpf:"keys6"`
+	Links       *ebpf.MapSpec `ebpf:"links"`
+	Misses      *ebpf.MapSpec `ebpf:"misses"`
+	Neighbours  *ebpf.MapSpec `ebpf:"neighbours"`
+	PortMemos   *ebpf.MapSpec `ebpf:"port_memos"`
+	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	Seen        *ebpf.MapSpec `ebpf:"seen"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Trie4       *ebpf.MapSpec `ebpf:"trie4"`
+	Trie6       *ebpf.MapSpec `ebpf:"trie6"`
+	Vias        *ebpf.MapSpec `ebpf:"vias"`
 }
 
 // benchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -272,34 +302,40 @@ func (o *benchObjects) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchMaps struct {
-	Asked      *ebpf.Map `ebpf:"asked"`
-	ByIndex    *ebpf.Map `ebpf:"by_index"`
-	Devices    *ebpf.Map `ebpf:"devices"`
-	Image      *ebpf.Map `ebpf:"image"`
-	Keys4      *ebpf.Map `ebpf:"keys4"`
-	Keys6      *ebpf.Map `ebpf:"keys6"`
-	Links      *ebpf.Map `ebpf:"links"`
-	Misses     *ebpf.Map `ebpf:"misses"`
-	Neighbours *ebpf.Map `ebpf:"neighbours"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Seen       *ebpf.Map `ebpf:"seen"`
-	Stats      *ebpf.Map `ebpf:"stats"`
-	Trie4      *ebpf.Map `ebpf:"trie4"`
-	Trie6      *ebpf.Map `ebpf:"trie6"`
-	Vias       *ebpf.Map `ebpf:"vias"`
+	Adjacencies *ebpf.Map `ebpf:"adjacencies"`
+	Asked       *ebpf.Map `ebpf:"asked"`
+	ByIndex     *ebpf.Map `ebpf:"by_index"`
+	Devices     *ebpf.Map `ebpf:"devices"`
+	Generation  *ebpf.Map `ebpf:"generation"`
+	Image       *ebpf.Map `ebpf:"image"`
+	Keys4       *ebpf.Map `ebpf:"keys4"`
+	Keys6       *ebpf.Map `ebpf:"keys6"`
+	Links       *ebpf.Map `ebpf:"links"`
+	Misses      *ebpf.Map `ebpf:"misses"`
+	Neighbours  *ebpf.Map `ebpf:"neighbours"`
+	PortMemos   *ebpf.Map `ebpf:"port_memos"`
+	Ports       *ebpf.Map `ebpf:"ports"`
+	Seen        *ebpf.Map `ebpf:"seen"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Trie4       *ebpf.Map `ebpf:"trie4"`
+	Trie6       *ebpf.Map `ebpf:"trie6"`
+	Vias        *ebpf.Map `ebpf:"vias"`
 }
 
 func (m *benchMaps) Close() error {
 	return _BenchClose(
+		m.Adjacencies,
 		m.Asked,
 		m.ByIndex,
 		m.Devices,
+		m.Generation,
 		m.Image,
 		m.Keys4,
 		m.Keys6,
 		m.Links,
 		m.Misses,
 		m.Neighbours,
+		m.PortMemos,
 		m.Ports,
 		m.Seen,
 		m.Stats,

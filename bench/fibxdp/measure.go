@@ -173,7 +173,7 @@ func (b *bench) load() error {
 		return err
 	}
 	opts := &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{}}
-	for _, name := range []string{"image", "ports", "devices", "links", "neighbours", "stats", "asked", "misses"} {
+	for _, name := range []string{"image", "ports", "devices", "links", "neighbours", "stats", "asked", "misses", "generation"} {
 		m, err := ebpf.LoadPinnedMap(b.dir()+"/"+name, nil)
 		if err != nil {
 			return err

@@ -20,7 +20,7 @@ func isLink(name string) bool { return strings.HasPrefix(name, linkPrefix) }
 
 func isMap(name string) bool {
 	return slices.Contains([]string{
-		forwardMapImage, forwardMapPorts, forwardMapDevices, forwardMapLinks, forwardMapNeighbours, forwardMapStats, forwardMapAsked, forwardMapMisses,
+		forwardMapImage, forwardMapPorts, forwardMapDevices, forwardMapLinks, forwardMapNeighbours, forwardMapStats, forwardMapAsked, forwardMapMisses, forwardMapGeneration,
 	}, name)
 }
 

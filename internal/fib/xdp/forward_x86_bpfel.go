@@ -13,6 +13,22 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type forwardAdjacency struct {
+	_          structs.HostLayout
+	Entry      uint64
+	Epoch      uint64
+	Generation uint64
+	Id         uint32
+	Fib        uint32
+	MacSlot    uint64
+	Mtu        uint32
+	Outer      uint16
+	Inner      uint16
+	Mac        [6]uint8
+	Pad        uint16
+	Pad2       uint64
+}
+
 type forwardDevice struct {
 	_       structs.HostLayout
 	Ifindex uint32
@@ -55,23 +71,34 @@ type forwardPortKey struct {
 	Inner   uint16
 }
 
+type forwardPortMemo struct {
+	_          structs.HostLayout
+	Key        forwardPortKey
+	Generation uint64
+	Port       forwardPort
+	Pad        uint32
+}
+
 type forwardStat struct {
 	_      structs.HostLayout
 	Fib    uint64
 	Octets uint64
-	N      [24]uint64
+	N      [32]uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	forwardMapAdjacencies      = "adjacencies"
 	forwardMapAsked            = "asked"
 	forwardMapDevices          = "devices"
+	forwardMapGeneration       = "generation"
 	forwardMapImage            = "image"
 	forwardMapLinks            = "links"
 	forwardMapMisses           = "misses"
 	forwardMapNeighbours       = "neighbours"
+	forwardMapPortMemos        = "port_memos"
 	forwardMapPorts            = "ports"
 	forwardMapStats            = "stats"
 	forwardProgMidplaneForward = "midplane_forward"
@@ -130,14 +157,17 @@ type forwardProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type forwardMapSpecs struct {
-	Asked      *ebpf.MapSpec `ebpf:"asked"`
-	Devices    *ebpf.MapSpec `ebpf:"devices"`
-	Image      *ebpf.MapSpec `ebpf:"image"`
-	Links      *ebpf.MapSpec `ebpf:"links"`
-	Misses     *ebpf.MapSpec `ebpf:"misses"`
-	Neighbours *ebpf.MapSpec `ebpf:"neighbours"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
+	Adjacencies *ebpf.MapSpec `ebpf:"adjacencies"`
+	Asked       *ebpf.MapSpec `ebpf:"asked"`
+	Devices     *ebpf.MapSpec `ebpf:"devices"`
+	Generation  *ebpf.MapSpec `ebpf:"generation"`
+	Image       *ebpf.MapSpec `ebpf:"image"`
+	Links       *ebpf.MapSpec `ebpf:"links"`
+	Misses      *ebpf.MapSpec `ebpf:"misses"`
+	Neighbours  *ebpf.MapSpec `ebpf:"neighbours"`
+	PortMemos   *ebpf.MapSpec `ebpf:"port_memos"`
+	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
 }
 
 // forwardVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,24 +200,30 @@ func (o *forwardObjects) Close() error {
 //
 // It can be passed to loadForwardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type forwardMaps struct {
-	Asked      *ebpf.Map `ebpf:"asked"`
-	Devices    *ebpf.Map `ebpf:"devices"`
-	Image      *ebpf.Map `ebpf:"image"`
-	Links      *ebpf.Map `ebpf:"links"`
-	Misses     *ebpf.Map `ebpf:"misses"`
-	Neighbours *ebpf.Map `ebpf:"neighbours"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Stats      *ebpf.Map `ebpf:"stats"`
+	Adjacencies *ebpf.Map `ebpf:"adjacencies"`
+	Asked       *ebpf.Map `ebpf:"asked"`
+	Devices     *ebpf.Map `ebpf:"devices"`
+	Generation  *ebpf.Map `ebpf:"generation"`
+	Image       *ebpf.Map `ebpf:"image"`
+	Links       *ebpf.Map `ebpf:"links"`
+	Misses      *ebpf.Map `ebpf:"misses"`
+	Neighbours  *ebpf.Map `ebpf:"neighbours"`
+	PortMemos   *ebpf.Map `ebpf:"port_memos"`
+	Ports       *ebpf.Map `ebpf:"ports"`
+	Stats       *ebpf.Map `ebpf:"stats"`
 }
 
 func (m *forwardMaps) Close() error {
 	return _ForwardClose(
+		m.Adjacencies,
 		m.Asked,
 		m.Devices,
+		m.Generation,
 		m.Image,
 		m.Links,
 		m.Misses,
 		m.Neighbours,
+		m.PortMemos,
 		m.Ports,
 		m.Stats,
 	)

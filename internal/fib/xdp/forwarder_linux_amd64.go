@@ -25,20 +25,21 @@ type Forwarder struct {
 	objs forwardObjects
 	mem  []byte // the mapped image
 
-	mu      sync.Mutex
-	links   map[uint32]link.Link // by the link's index
-	ports   map[uint32]Port      // by Device
-	slots   map[uint32]uint16    // in the map of devices, by Device
-	watch   *watch
-	handle  *netlink.Handle
-	closed  bool
-	touched func(NeighbourKey) // set by tests: asked the kernel to resolve or confirm
+	mu         sync.Mutex
+	links      map[uint32]link.Link // by the link's index
+	ports      map[uint32]Port      // by Device
+	slots      map[uint32]uint16    // in the map of devices, by Device
+	generation uint64
+	watch      *watch
+	handle     *netlink.Handle
+	closed     bool
+	touched    func(NeighbourKey) // set by tests: asked the kernel to resolve or confirm
 }
 
 // Open makes a forwarder, or takes over the one that is pinned below cfg.Dir: its ports, neighbours, counters and image
 // are as they were, and the links run this program from then on, without a packet lost. Errors: *FieldError;
 // *sys.UnsupportedError for what the kernel lacks; one that says so when the sizes of the pinned one are others.
-func Open(cfg Config) (f *Forwarder, err error) {
+func Open(cfg Config) (_ *Forwarder, err error) {
 	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func Open(cfg Config) (f *Forwarder, err error) {
 			return nil, err
 		}
 	}
-	f = &Forwarder{cfg: cfg, links: map[uint32]link.Link{}, ports: map[uint32]Port{}, slots: map[uint32]uint16{}}
+	f := &Forwarder{cfg: cfg, links: map[uint32]link.Link{}, ports: map[uint32]Port{}, slots: map[uint32]uint16{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -75,6 +76,12 @@ func Open(cfg Config) (f *Forwarder, err error) {
 	f.mem, err = syscall.Mmap(f.objs.Image.FD(), 0, cfg.Image+slack, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map the image: %w", err)
+	}
+	if err := f.objs.Generation.Lookup(uint32(0), &f.generation); err != nil {
+		return nil, err
+	}
+	if err := f.changed(); err != nil { // never 0, which unused memory has
+		return nil, err
 	}
 	if cfg.Dir != "" {
 		if err := f.adopt(); err != nil {
@@ -112,7 +119,7 @@ func (f *Forwarder) load() error {
 	if c.Dir != "" {
 		opts.Maps.PinPath = c.Dir
 		for _, m := range []string{
-			forwardMapImage, forwardMapPorts, forwardMapDevices, forwardMapLinks, forwardMapNeighbours, forwardMapStats, forwardMapAsked, forwardMapMisses,
+			forwardMapImage, forwardMapPorts, forwardMapDevices, forwardMapLinks, forwardMapNeighbours, forwardMapStats, forwardMapAsked, forwardMapMisses, forwardMapGeneration,
 		} {
 			spec.Maps[m].Pinning = ebpf.PinByName
 		}

@@ -146,6 +146,15 @@ func (f *Forwarder) putPort(p Port) error {
 		return fmt.Errorf("port %d: %w", p.Device, err)
 	}
 	f.ports[p.Device] = p
+	return f.changed()
+}
+
+// changed makes all that the program remembers about ports, devices and neighbours void. It comes after each change.
+func (f *Forwarder) changed() error {
+	f.generation++
+	if err := f.objs.Generation.Put(uint32(0), f.generation); err != nil {
+		return fmt.Errorf("generation: %w", err)
+	}
 	return nil
 }
 
@@ -177,7 +186,7 @@ func (f *Forwarder) removePort(p Port) error {
 	}
 	delete(f.ports, p.Device)
 	delete(f.slots, p.Device)
-	return nil
+	return f.changed()
 }
 
 func ignore(err, what error) error {
@@ -256,10 +265,11 @@ func (f *Forwarder) setDevice(d Device) error {
 	if err := f.objs.Devices.Lookup(uint32(slot), &old); err != nil {
 		return err
 	}
-	if old != v {
-		if err := f.objs.Devices.Put(uint32(slot), v); err != nil {
-			return fmt.Errorf("device %d: %w", d.Index, err)
-		}
+	if old == v {
+		return nil
+	}
+	if err := f.objs.Devices.Put(uint32(slot), v); err != nil {
+		return fmt.Errorf("device %d: %w", d.Index, err)
 	}
 	var port forwardPort
 	if err := f.objs.Ports.Lookup(p.key(), &port); err != nil {
@@ -271,7 +281,7 @@ func (f *Forwarder) setDevice(d Device) error {
 			return fmt.Errorf("port %d: %w", d.Index, err)
 		}
 	}
-	return nil
+	return f.changed()
 }
 
 func (k NeighbourKey) key() forwardNeighbourKey {
@@ -317,7 +327,7 @@ func (f *Forwarder) setNeighbour(n Neighbour) error {
 	if err := f.objs.Neighbours.Put(n.key(), v); err != nil {
 		return fmt.Errorf("neighbour %s on %d: %w", n.Addr, n.Device, err)
 	}
-	return nil
+	return f.changed()
 }
 
 // DeleteNeighbour removes a neighbour; the next packet to it goes to the kernel. It is no error when there is none.
@@ -334,10 +344,14 @@ func (f *Forwarder) DeleteNeighbour(k NeighbourKey) error {
 }
 
 func (f *Forwarder) deleteNeighbour(k NeighbourKey) error {
-	if err := ignore(f.objs.Neighbours.Delete(k.key()), ebpf.ErrKeyNotExist); err != nil {
+	err := f.objs.Neighbours.Delete(k.key())
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("neighbour %s on %d: %w", k.Addr, k.Device, err)
 	}
-	return nil
+	return f.changed()
 }
 
 // Neighbours returns what the forwarder knows, in the order of FIB, device and address.

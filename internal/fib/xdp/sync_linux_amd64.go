@@ -189,6 +189,9 @@ func (f *Forwarder) confirm(k NeighbourKey) error {
 	if err := f.objs.Neighbours.Update(k.key(), v, ebpf.UpdateExist); err != nil {
 		return err
 	}
+	if err := f.changed(); err != nil { // so that the next packet marks it again
+		return err
+	}
 	f.ask(k)
 	return nil
 }

@@ -32,7 +32,7 @@ enum reason { // internal/fib/xdp/reason.go has the same in the same order
 	CHANGING,
 	FAULT,
 	MISS_LOST,
-	REASONS = 24,
+	REASONS = 32, // a power of two
 };
 
 #define TAG_AD 0x8000 // of 802.1ad; else 802.1Q
@@ -68,6 +68,26 @@ struct neighbour_key {
 struct neighbour {
 	__u64 mac_slot; // octets 0 to 5: MAC, 6 and 7: index in devices; one word, so that the two always go together
 	__u32 used;
+	__u32 pad;
+};
+
+// What was found out about a next hop, kept until anything changes: entry and epoch stand for the next hop itself,
+// generation for ports, devices and neighbours.
+struct adjacency {
+	__u64 entry, epoch, generation;
+	__u32 id, fib;
+	__u64 mac_slot; // as in struct neighbour
+	__u32 mtu;
+	__u16 outer, inner;
+	__u8 mac[6];
+	__u16 pad;
+	__u64 pad2;
+};
+
+struct port_memo {
+	struct port_key key;
+	__u64 generation;
+	struct port port;
 	__u32 pad;
 };
 
@@ -114,6 +134,32 @@ struct {
 	__type(value, struct stat);
 } stats SEC(".maps");
 
+// It grows with each change of ports, devices and neighbours, after the change: what a packet finds remembered under
+// the number that it read is as true as if it had looked itself.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} generation SEC(".maps");
+
+#define ADJACENCIES 4096
+#define PORT_MEMOS 256
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, ADJACENCIES);
+	__type(key, __u32);
+	__type(value, struct adjacency);
+} adjacencies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PORT_MEMOS);
+	__type(key, __u32);
+	__type(value, struct port_memo);
+} port_memos SEC(".maps");
+
 // When user space was last told that a neighbour is missing.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -130,7 +176,7 @@ struct {
 const volatile __u64 ask_again;  // ns between two events of one neighbour
 const volatile __u32 miss_drops; // a packet without a neighbour is dropped, not given to the kernel
 
-static __always_inline void count(__u32 stat, __u32 fib, enum reason why, __u64 octets)
+static __always_inline void count(__u32 stat, __u32 fib, __u32 why, __u64 octets)
 {
 	struct stat *s = bpf_map_lookup_elem(&stats, &stat);
 
@@ -141,10 +187,10 @@ static __always_inline void count(__u32 stat, __u32 fib, enum reason why, __u64 
 		s->fib = fib;
 	}
 	s->octets += octets;
-	s->n[why]++;
+	s->n[why % REASONS]++;
 }
 
-static __noinline int miss(struct neighbour_key *key)
+static __always_inline int miss(struct neighbour_key *key)
 {
 	__u64 now = bpf_ktime_get_ns(), *last = bpf_map_lookup_elem(&asked, key);
 
@@ -242,21 +288,48 @@ static __always_inline enum reason parse6(const __u8 *l3, const void *end, struc
 	return FORWARDED;
 }
 
-struct egress {
-	__u64 mac_slot;
-	__u8 mac[6];
-	__u16 outer, inner;
-};
-
-// adjacency finds the neighbour and the device of a next hop.
-static __always_inline enum reason adjacency(const struct flow *f, __u32 length, struct egress *e)
+// find_port returns the port of a link and VLAN, or a null pointer.
+static __always_inline const struct port *find_port(const struct port_key *key, __u64 now)
 {
-	struct neighbour_key key = {f->gw_hi, f->gw_lo, f->fib, f->device};
+	__u32 i = (key->ifindex ^ key->outer ^ key->inner << 4) % PORT_MEMOS;
+	struct port_memo *memo = bpf_map_lookup_elem(&port_memos, &i);
+	struct port *p;
+
+	if (!memo)
+		return 0;
+	if (memo->generation == now && memo->key.ifindex == key->ifindex && memo->key.outer == key->outer && memo->key.inner == key->inner)
+		return &memo->port;
+	p = bpf_map_lookup_elem(&ports, key);
+	if (!p)
+		return 0;
+	memo->key = *key;
+	memo->port = *p;
+	memo->generation = now;
+	return &memo->port;
+}
+
+// ask finds the neighbour of a next hop, and the device.
+__noinline int ask(const struct flow *f, __u64 now, struct adjacency *a)
+{
+	const __u8 *base = image_base(), *r;
+	struct neighbour_key key = {};
 	struct neighbour *n;
 	struct device *dev;
-	__u32 slot, mtu, up;
+	__u32 slot, up;
+	int on_link;
 
-	if (!(f->gw_hi | f->gw_lo)) {
+	if (!base || !f || !a)
+		return CHANGING;
+	a->generation = 0; // not valid until it is whole
+	r = image_at(base, image_mask, f->entry & 0xffffffff);
+	key.ifindex = WORD(r, 0);
+	key.hi = WORD(r, 1);
+	key.lo = WORD(r, 2);
+	if (WORD(base, H_HOP_EPOCH) != f->epoch)
+		return CHANGING;
+	key.fib = f->fib;
+	on_link = !(key.hi | key.lo);
+	if (on_link) {
 		key.hi = f->to_hi;
 		key.lo = f->v6 ? f->to_lo : f->to_lo | 0xffff00000000ULL;
 	}
@@ -265,21 +338,45 @@ static __always_inline enum reason adjacency(const struct flow *f, __u32 length,
 		miss(&key);
 		return NO_NEIGHBOUR;
 	}
-	if (!n->used) // so that user space knows whom to keep alive; written once, not with each packet
+	if (!n->used) // so that user space knows whom to keep alive
 		n->used = 1;
-	e->mac_slot = n->mac_slot;
-	slot = e->mac_slot >> 48;
+	a->mac_slot = n->mac_slot;
+	slot = a->mac_slot >> 48;
 	dev = bpf_map_lookup_elem(&devices, &slot);
-	if (!dev || *(volatile __u32 *)&dev->ifindex != f->device)
+	if (!dev || *(volatile __u32 *)&dev->ifindex != key.ifindex)
 		return NO_DEVICE;
 	up = dev->up;
-	mtu = dev->mtu;
-	__builtin_memcpy(e->mac, dev->mac, 6);
-	e->outer = dev->outer;
-	e->inner = dev->inner;
-	if (!up || *(volatile __u32 *)&dev->ifindex != f->device) // a slot that is used again was 0 in between
+	a->mtu = dev->mtu;
+	__builtin_memcpy(a->mac, dev->mac, 6);
+	a->outer = dev->outer;
+	a->inner = dev->inner;
+	if (!up || *(volatile __u32 *)&dev->ifindex != key.ifindex) // a slot that is used again was 0 in between
 		return NO_DEVICE;
-	return length > mtu ? TOO_BIG : FORWARDED;
+	a->entry = f->entry;
+	a->epoch = f->epoch;
+	a->id = f->id;
+	a->fib = f->fib;
+	if (!on_link)
+		a->generation = now;
+	return FORWARDED;
+}
+
+// find_adjacency says where the packets of a next hop go, in *out.
+static __always_inline enum reason find_adjacency(const struct flow *f, __u64 now, __u32 length, struct adjacency **out)
+{
+	__u32 i = f->id % ADJACENCIES;
+	struct adjacency *a = bpf_map_lookup_elem(&adjacencies, &i);
+	enum reason why;
+
+	if (!a)
+		return FAULT;
+	if (a->generation != now || a->entry != f->entry || a->epoch != f->epoch || a->id != f->id || a->fib != (__u32)f->fib) {
+		why = ask(f, now, a);
+		if (why != FORWARDED)
+			return why;
+	}
+	*out = a;
+	return length > a->mtu ? TOO_BIG : FORWARDED;
 }
 
 static __always_inline void put_tag(__u8 *at, __u16 tag, __be16 type)
@@ -294,7 +391,7 @@ static __always_inline __be16 tpid(__u16 tag)
 }
 
 // rewrite makes the frame that of the next link. A failure leaves it as it was.
-static __always_inline enum reason rewrite(struct xdp_md *ctx, __u32 in, const struct egress *e, __u32 v6)
+static __always_inline enum reason rewrite(struct xdp_md *ctx, __u32 in, const struct adjacency *e, __u32 v6)
 {
 	__u32 out = (e->outer ? 4 : 0) + (e->inner ? 4 : 0);
 	__be16 type = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
@@ -353,11 +450,13 @@ static __always_inline int forward(struct xdp_md *ctx, __u32 ifindex)
 	const __u8 *data = (void *)(long)ctx->data;
 	const void *end = (void *)(long)ctx->data_end;
 	struct port_key key = {.ifindex = ifindex};
-	__u32 tags = 0, length = 0, ttl = 0, octets = (__u64)end - (__u64)data;
-	struct egress e = {};
+	__u32 tags = 0, length = 0, ttl = 0, slot = 0, octets = (__u64)end - (__u64)data;
+	struct adjacency *e = 0;
 	struct flow f = {};
 	enum reason why;
-	struct port *p;
+	const struct port *p;
+	__u64 now, *g;
+	__u32 zero = 0;
 	__be16 type;
 
 	if ((const void *)(data + 14) > end)
@@ -377,14 +476,16 @@ static __always_inline int forward(struct xdp_md *ctx, __u32 ifindex)
 			tags = 8;
 		}
 	}
-	p = bpf_map_lookup_elem(&ports, &key);
+	g = bpf_map_lookup_elem(&generation, &zero);
+	now = g ? *(volatile __u64 *)g : 0;
+	p = find_port(&key, now);
 	if (!p) {
 		count(0, 0, NO_PORT, 0);
 		return XDP_PASS;
 	}
 	if (type != bpf_htons(ETH_P_IP) && type != bpf_htons(ETH_P_IPV6)) {
 		why = ETHERTYPE;
-	} else if (*(const __u32 *)data != *(__u32 *)p->mac || *(const __u16 *)(data + 4) != *(__u16 *)(p->mac + 4)) {
+	} else if (*(const __u32 *)data != *(const __u32 *)p->mac || *(const __u16 *)(data + 4) != *(const __u16 *)(p->mac + 4)) {
 		why = OTHER_HOST; // also broadcast and multicast
 	} else {
 		const __u8 *l3 = data + 14 + tags;
@@ -396,7 +497,7 @@ static __always_inline int forward(struct xdp_md *ctx, __u32 ifindex)
 		if (why == FORWARDED) {
 			switch (resolve(p->desc, p->fib, &f)) {
 			case KIND_UNICAST:
-				why = ttl <= 1 ? TTL : adjacency(&f, length, &e);
+				why = ttl <= 1 ? TTL : find_adjacency(&f, now, length, &e);
 				break;
 			case KIND_LOCAL:
 				why = LOCAL;
@@ -424,11 +525,15 @@ static __always_inline int forward(struct xdp_md *ctx, __u32 ifindex)
 			}
 		}
 	}
-	if (why == FORWARDED)
-		why = rewrite(ctx, tags, &e, f.v6);
+	if (why == FORWARDED) {
+		if (!e) // the verifier does not see that it is set
+			return XDP_ABORTED;
+		slot = e->mac_slot >> 48;
+		why = rewrite(ctx, tags, e, f.v6);
+	}
 	count(p->stat, p->fib, why, why == FORWARDED ? octets : 0);
 	if (why == FORWARDED)
-		return bpf_redirect_map(&links, e.mac_slot >> 48, XDP_DROP);
+		return bpf_redirect_map(&links, slot, XDP_DROP);
 	if (why == BLACKHOLE || (why == NO_NEIGHBOUR && miss_drops))
 		return XDP_DROP;
 	return XDP_PASS;

@@ -69,10 +69,8 @@ static __always_inline __u32 step(const __u8 *b, __u64 a, __u32 *best)
 	return 0;
 }
 
-// Functions that are not static are verified once by themselves, whatever calls them how often.
-
 // walk4 looks an IPv4 address (host order) up in a FIB: the next hop's id, 0 for none, or BUSY.
-__noinline __u64 walk4(__u32 desc, __u32 dst)
+static __always_inline __u64 walk4(__u32 desc, __u32 dst)
 {
 	const __u8 *base = image_base(), *d;
 	__u64 mask = image_mask, a = (__u64)dst << 32, epoch, root, bits;
@@ -103,7 +101,7 @@ __noinline __u64 walk4(__u32 desc, __u32 dst)
 }
 
 // walk6 is walk4 for an IPv6 address in two halves (host order).
-__noinline __u64 walk6(__u32 desc, __u64 hi, __u64 lo)
+static __always_inline __u64 walk6(__u32 desc, __u64 hi, __u64 lo)
 {
 	const __u8 *base = image_base(), *d;
 	__u64 mask = image_mask, epoch, root, bits;

@@ -43,10 +43,10 @@ struct flow {
 	__u32 v6;
 	// Where it is looked up, and what was found.
 	__u32 desc;         // the descriptor; after KIND_LOOKUP the next one's
+	__u32 id;           // of the next hop; after a group the member
 	__u64 fib;          // word 5 of the descriptor
-	__u64 gw_hi, gw_lo; // of the next hop; both 0: on the link
-	__u32 device;
-	__u32 id; // of the next hop
+	__u64 entry;        // the directory's word for id
+	__u64 epoch;        // of next hops, from before the walk
 };
 
 static __always_inline __u64 mix(__u64 h, __u64 w)
@@ -69,11 +69,20 @@ static __always_inline __u32 flow_hash(const struct flow *f)
 	return h >> 32;
 }
 
-// member chooses a group's next hop and returns its directory entry.
-static __always_inline __u64 member(const __u8 *base, __u64 mask, __u64 dir, __u64 entry, struct flow *f)
-{
-	__u64 buckets = entry << 32 >> 29, last = (1ULL << (entry >> 48 & 15)) - 1, b = flow_hash(f);
+// Functions that are not static are verified once by themselves, however often they are called, which keeps the
+// verifier's work small. They are not used on the way of most packets: a call costs 10 ns on processors whose returns
+// are mitigated.
 
+// member chooses a group's next hop and returns its directory entry.
+__noinline __u64 member(struct flow *f, __u64 entry)
+{
+	const __u8 *base = image_base();
+	__u64 mask = image_mask, buckets = entry << 32 >> 29, last = (1ULL << (entry >> 48 & 15)) - 1, b, dir;
+
+	if (!base || !f)
+		return ENTRY_DOWN;
+	b = flow_hash(f);
+	dir = WORD(base, H_NEXTHOPS) & 0xffffffff;
 #pragma clang loop unroll(disable)
 	for (int m = 0; m < MAX_MEMBERS; m++, b++) {
 		__u32 id = *(const volatile __u32 *)(base + (buckets + ((b & last) << 2) & (mask | 4)));
@@ -89,18 +98,18 @@ static __always_inline __u64 member(const __u8 *base, __u64 mask, __u64 dir, __u
 }
 
 // lookup does one FIB.
-__noinline int lookup(struct flow *f)
+static __always_inline int lookup(struct flow *f)
 {
-	const __u8 *base = image_base(), *d, *r;
+	const __u8 *base = image_base();
 	__u64 mask = image_mask, id, entry, epoch, dir;
 	int kind;
 
-	if (!base || !f)
+	if (!base)
 		return KIND_BUSY;
 	// The epoch is that of before the walk: so an id cannot become another next hop's between walk and directory.
 	epoch = WORD(base, H_HOP_EPOCH);
-	d = image_at(base, mask, f->desc);
-	f->fib = WORD(d, D_ID);
+	f->epoch = epoch;
+	f->fib = WORD(image_at(base, mask, f->desc), D_ID);
 	id = f->v6 ? walk6(f->desc, f->to_hi, f->to_lo) : walk4(f->desc, f->to_lo);
 	if (id & BUSY)
 		return KIND_BUSY;
@@ -110,43 +119,57 @@ __noinline int lookup(struct flow *f)
 	dir = WORD(base, H_NEXTHOPS) & 0xffffffff;
 	entry = WORD(image_at(base, mask, dir + id), 0);
 	if (ENTRY_KIND(entry) == KIND_GROUP && !(entry & ENTRY_DOWN))
-		entry = member(base, mask, dir, entry, f);
+		entry = member(f, entry);
+	f->entry = entry;
 	kind = entry & ENTRY_DOWN ? KIND_DOWN : ENTRY_KIND(entry);
 	if (kind == KIND_LOOKUP) {
 		f->desc = entry;
 		if (!f->desc)
 			kind = KIND_NONE;
-	} else if (kind == KIND_UNICAST) {
-		r = image_at(base, mask, entry & 0xffffffff);
-		f->device = WORD(r, 0);
-		f->gw_hi = WORD(r, 1);
-		f->gw_lo = WORD(r, 2);
 	}
 	return WORD(base, H_HOP_EPOCH) == epoch ? kind : KIND_BUSY;
 }
 
-// resolve says what is to happen to the packet of a flow that is looked up in the FIB fib, whose descriptor is desc.
-static __always_inline enum kind resolve(__u32 desc, __u32 fib, struct flow *f)
+__noinline int lookup_again(struct flow *f)
 {
-	__u32 lookups = 0, kind;
+	return f ? lookup(f) : KIND_BUSY;
+}
 
-	f->desc = desc;
+// follow goes on after a first lookup that found KIND_LOOKUP, or KIND_BUSY in desc.
+__noinline int follow(struct flow *f, int kind, __u32 desc, __u32 fib)
+{
+	__u32 lookups = 0;
+
+	if (!f)
+		return KIND_BUSY;
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < MAX_LOOKUPS + MAX_TRIES; i++) {
-		desc = f->desc;
-		kind = lookup(f);
-		if (!lookups && f->fib != (D_IN_USE | fib))
-			return KIND_NONE; // removed, or used again for another one
-		if (kind == KIND_BUSY) {
+	for (int i = 1; i < MAX_LOOKUPS + MAX_TRIES; i++) {
+		if (kind == KIND_BUSY)
 			f->desc = desc;
-			continue;
-		}
-		if (kind != KIND_LOOKUP)
-			return kind;
-		if (++lookups == MAX_LOOKUPS)
+		else if (++lookups == MAX_LOOKUPS)
 			return KIND_DEPTH;
+		desc = f->desc;
+		kind = lookup_again(f);
+		if (!lookups && f->fib != (D_IN_USE | fib))
+			return KIND_NONE;
+		if (kind != KIND_BUSY && kind != KIND_LOOKUP)
+			return kind;
 	}
 	return KIND_BUSY;
+}
+
+// resolve says what is to happen to the packet of a flow that is looked up in the FIB fib, whose descriptor is desc.
+static __always_inline int resolve(__u32 desc, __u32 fib, struct flow *f)
+{
+	int kind;
+
+	f->desc = desc;
+	kind = lookup(f);
+	if (f->fib != (D_IN_USE | fib))
+		return KIND_NONE; // removed, or used again for another one
+	if (kind == KIND_BUSY || kind == KIND_LOOKUP)
+		return follow(f, kind, desc, fib);
+	return kind;
 }
 
 #endif
