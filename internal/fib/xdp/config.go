@@ -50,10 +50,14 @@ type Config struct {
 	// in one; Remove undoes both. Empty: nothing is pinned, and all ends with Close.
 	Dir string
 
+	// Fresh: the image is a new one, also if one is pinned. What is pinned goes on forwarding by the old image until the
+	// first SetPorts, which then switches each link to the new one in one step. Only Image may differ from before.
+	Fresh bool
+
 	Image      int // octets, a power of two from MinImage to MaxImage; 0: 64 MiB
 	Ports      int // (link, VLAN) pairs and devices, 1 to 65,536; 0: 4,096
 	Neighbours int // 1 to 1,048,576; 0: 65,536
-	FIBs       int // that can have counters, 1 to 65,536; 0: 1,024
+	FIBs       int // that have ports, and so counters, 1 to 65,536; 0: 1,024
 
 	Seed      uint64        // of the flow hash (package flowhash)
 	Mode      Mode          // how it is attached

@@ -14,6 +14,7 @@ const (
 	linkPrefix  = "link-"
 	bpffsMagic  = 0xcafe4a11 // BPF_FS_MAGIC
 	mountSource = "midplane" // of a bpffs that we mounted
+	nextSuffix  = "-next"    // of a pin that is about to take a place
 )
 
 func isLink(name string) bool { return strings.HasPrefix(name, linkPrefix) }
@@ -21,7 +22,7 @@ func isLink(name string) bool { return strings.HasPrefix(name, linkPrefix) }
 func isMap(name string) bool {
 	return slices.Contains([]string{
 		forwardMapImage, forwardMapPorts, forwardMapDevices, forwardMapLinks, forwardMapNeighbours, forwardMapStats, forwardMapAsked, forwardMapMisses, forwardMapGeneration,
-	}, name)
+	}, strings.TrimSuffix(name, nextSuffix))
 }
 
 func onBPFFS(path string) (bool, error) {

@@ -5,45 +5,36 @@ package xdp
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
+	"midplane/fib"
 	"midplane/internal/lab"
 )
 
-func testForwarder(t testing.TB, cfg Config) *Forwarder {
-	t.Helper()
-	lab.RequireNamespaces(t)
-	f, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return f
-}
-
-type xdpMD struct{ Data, DataEnd, DataMeta, Ingress, RxQueue, Egress uint32 }
-
-// router is a namespace with links p0, p1, …, each with a peer in the same namespace that lets everything by.
+// router is a forwarder in a namespace with links p0, p1, …, whose peers q0, q1, … are in the same namespace, and a Set
+// that writes its image.
 type router struct {
 	*lab.Namespace
 	*Forwarder
+	set   *fib.Set
 	links []uint32
 	macs  [][6]byte
 }
+
+const testImage = 1 << 20
 
 func newRouter(t testing.TB, links int, cfg Config) *router {
 	t.Helper()
 	lab.RequireNamespaces(t)
 	r := &router{Namespace: lab.NewNamespace(t)}
-	r.in(t, func() error {
-		f, err := Open(cfg)
-		r.Forwarder = f
+	if cfg.Image == 0 {
+		cfg.Image = testImage
+	}
+	r.in(t, func() (err error) {
+		r.Forwarder, err = Open(cfg)
 		return err
 	})
 	t.Cleanup(func() {
@@ -51,11 +42,15 @@ func newRouter(t testing.TB, links int, cfg Config) *router {
 			t.Error(err)
 		}
 	})
+	var err error
+	if r.set, err = fib.New(&fib.Config{Memory: r.Memory(), MaxFIBs: 64, MaxNextHops: 4096}); err != nil {
+		t.Fatal(err)
+	}
 	for i := range links {
-		name := fmt.Sprintf("p%d", i)
-		r.IP("link", "add", name, "type", "veth", "peer", "name", "q"+name[1:])
+		name, peer := fmt.Sprintf("p%d", i), fmt.Sprintf("q%d", i)
+		r.IP("link", "add", name, "type", "veth", "peer", "name", peer)
 		r.IP("link", "set", name, "addrgenmode", "none", "up")
-		r.IP("link", "set", "q"+name[1:], "addrgenmode", "none", "up")
+		r.IP("link", "set", peer, "addrgenmode", "none", "up")
 		r.in(t, func() error {
 			i, err := net.InterfaceByName(name)
 			if err == nil {
@@ -75,27 +70,89 @@ func (r *router) in(t testing.TB, f func() error) {
 	}
 }
 
-// run gives a frame to the program as if it had come in by a link.
-func (r *router) run(t testing.TB, frame []byte, link uint32) (action uint32, out []byte) {
+func (r *router) table(t testing.TB, id fib.ID) *fib.Table {
 	t.Helper()
-	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+64), Context: xdpMD{DataEnd: uint32(len(frame)), Ingress: link}}
-	r.in(t, func() (err error) {
-		action, err = r.objs.MidplaneForward.Run(o)
-		return err
-	})
-	return action, o.DataOut
+	if f, ok := r.set.Table(id); ok {
+		return f
+	}
+	f, err := r.set.Create(id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
-func TestIntegrationSmoke(t *testing.T) {
-	r := newRouter(t, 2, Config{Image: 1 << 20})
-	b := newBuilder(r.Memory())
-	b.fib(0, 10, map[string]uint32{"10.0.0.0/8": b.unicast(r.links[1], "192.0.2.9")}, 12)
-	r.in(t, func() error { return r.SetPorts([]Port{{Device: r.links[0], FIB: 10}, {Device: r.links[1], FIB: 10}}) })
-	frame := make([]byte, 64)
-	frame[12] = 8
-	frame[14] = 0x45
-	copy(frame, r.macs[0][:])
-	a, out := r.run(t, frame, r.links[0])
-	t.Log(a, out)
-	t.Log(r.Stats(10))
+// route adds a route to a FIB.
+func (r *router) route(t testing.TB, id fib.ID, prefix string, h fib.NextHop) fib.NextHopID {
+	t.Helper()
+	nh, err := r.set.Intern(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.insert(t, id, prefix, nh)
+	return nh
+}
+
+func (r *router) insert(t testing.TB, id fib.ID, prefix string, nh fib.NextHopID) {
+	t.Helper()
+	if _, _, err := r.table(t, id).Insert(netip.MustParsePrefix(prefix), nh); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func via(gateway string, device uint32) fib.NextHop {
+	h := fib.NextHop{Type: fib.Unicast, Device: device}
+	if gateway != "" {
+		h.Gateway = netip.MustParseAddr(gateway)
+	}
+	return h
+}
+
+func (r *router) ports(t testing.TB, ports ...Port) {
+	t.Helper()
+	for _, p := range ports {
+		r.table(t, fib.ID(p.FIB))
+	}
+	r.in(t, func() error { return r.SetPorts(ports) })
+}
+
+func (r *router) neighbour(t testing.TB, id uint32, device uint32, addr string, mac [6]byte) {
+	t.Helper()
+	if err := r.SetNeighbour(Neighbour{NeighbourKey{id, device, netip.MustParseAddr(addr)}, mac}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type xdpMD struct{ Data, DataEnd, DataMeta, Ingress, RxQueue, Egress uint32 }
+
+// Actions, from linux/bpf.h.
+const (
+	drop     = 1
+	pass     = 2
+	redirect = 4
+)
+
+// give gives a frame to the program as if it had come in by a link. It must run in the namespace.
+func (r *router) give(frame []byte, link uint32) (action uint32, out []byte, err error) {
+	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+64), Context: xdpMD{DataEnd: uint32(len(frame)), Ingress: link}}
+	action, err = r.objs.MidplaneForward.Run(o)
+	return action, o.DataOut, err
+}
+
+func (r *router) run(t testing.TB, frame []byte, link uint32) (action uint32, out []byte) {
+	t.Helper()
+	r.in(t, func() (err error) {
+		action, out, err = r.give(frame, link)
+		return err
+	})
+	return action, out
+}
+
+func (r *router) counters(t testing.TB, id uint32) Stats {
+	t.Helper()
+	s, err := r.Stats(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -29,7 +29,9 @@ type Forwarder struct {
 	links      map[uint32]link.Link // by the link's index
 	ports      map[uint32]Port      // by Device
 	slots      map[uint32]uint16    // in the map of devices, by Device
+	stats      map[uint32]uint32    // index of counters, by FIB
 	generation uint64
+	waiting    bool // Config.Fresh: the links still run the old program
 	watch      *watch
 	handle     *netlink.Handle
 	closed     bool
@@ -55,7 +57,7 @@ func Open(cfg Config) (_ *Forwarder, err error) {
 			return nil, err
 		}
 	}
-	f := &Forwarder{cfg: cfg, links: map[uint32]link.Link{}, ports: map[uint32]Port{}, slots: map[uint32]uint16{}}
+	f := &Forwarder{cfg: cfg, links: map[uint32]link.Link{}, ports: map[uint32]Port{}, slots: map[uint32]uint16{}, stats: map[uint32]uint32{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -121,7 +123,9 @@ func (f *Forwarder) load() error {
 		for _, m := range []string{
 			forwardMapImage, forwardMapPorts, forwardMapDevices, forwardMapLinks, forwardMapNeighbours, forwardMapStats, forwardMapAsked, forwardMapMisses, forwardMapGeneration,
 		} {
-			spec.Maps[m].Pinning = ebpf.PinByName
+			if !c.Fresh || (m != forwardMapImage && m != forwardMapPorts) {
+				spec.Maps[m].Pinning = ebpf.PinByName
+			}
 		}
 	}
 	err = spec.LoadAndAssign(&f.objs, opts)
@@ -151,15 +155,29 @@ func (f *Forwarder) adopt() error {
 			}
 			continue
 		}
+		f.links[index] = l
+		if f.cfg.Fresh {
+			continue
+		}
 		if err := l.Update(f.objs.MidplaneForward); err != nil {
-			l.Close()
 			return fmt.Errorf("replace the program of %s: %w", path, err)
 		}
-		f.links[index] = l
+	}
+	ports := f.objs.Ports
+	if f.cfg.Fresh {
+		f.waiting = true
+		ports, err = ebpf.LoadPinnedMap(filepath.Join(f.cfg.Dir, forwardMapPorts), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer ports.Close()
 	}
 	var key forwardPortKey
 	var value forwardPort
-	for it := f.objs.Ports.Iterate(); ; {
+	for it := ports.Iterate(); ; {
 		if !it.Next(&key, &value) {
 			return it.Err()
 		}
@@ -169,6 +187,7 @@ func (f *Forwarder) adopt() error {
 		}
 		f.ports[d.Ifindex] = Port{Device: d.Ifindex, Link: key.Ifindex, Outer: Tag(key.Outer), Inner: Tag(key.Inner), FIB: value.Fib}
 		f.slots[d.Ifindex] = value.Slot
+		f.stats[value.Fib] = value.Stat
 	}
 }
 
@@ -187,6 +206,26 @@ func openLink(path string) (l link.Link, index uint32, err error) {
 		index = x.Ifindex
 	}
 	return l, index, nil
+}
+
+// switchOver ends the time of two programs: each link runs the new one, and the pins are those of the new image.
+func (f *Forwarder) switchOver() error {
+	for index, l := range f.links {
+		if err := l.Update(f.objs.MidplaneForward); err != nil {
+			return fmt.Errorf("replace the program of interface %d: %w", index, err)
+		}
+	}
+	for name, m := range map[string]*ebpf.Map{forwardMapImage: f.objs.Image, forwardMapPorts: f.objs.Ports} {
+		path := filepath.Join(f.cfg.Dir, name)
+		if err := os.Remove(path + nextSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := errors.Join(m.Pin(path+nextSuffix), os.Rename(path+nextSuffix, path)); err != nil {
+			return fmt.Errorf("pin %s: %w", name, err)
+		}
+	}
+	f.waiting = false
+	return nil
 }
 
 // Memory returns the image: what is stored in it the next packet sees. It is zero when the forwarder is new. It belongs

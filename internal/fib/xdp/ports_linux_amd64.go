@@ -16,37 +16,49 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"midplane/internal/fib/image"
 	"midplane/internal/sys"
 )
 
 var errClosed = errors.New("the forwarder is closed")
 
-// Words of the image that are read here; the layout is that of internal/fib/image.
-const (
-	headerFIBs = 3
-	descID     = 5
-	descWords  = 16
-	descInUse  = 1
-)
-
-// descriptor finds a FIB in the image: the word of its descriptor, and the index of its counters.
-func (f *Forwarder) descriptor(fib uint32) (word, stat uint32, err error) {
+// descriptor finds a FIB in the image: the word of its descriptor.
+func (f *Forwarder) descriptor(fib uint32) (word uint32, err error) {
 	mem := f.Memory()
-	h := atomic.LoadUint64(&mem[headerFIBs])
-	dir, n := uint64(uint32(h)), h>>32
-	for i := range n {
-		at := dir + i*descWords
-		if at+descWords > uint64(len(mem)) {
-			break
-		}
-		if atomic.LoadUint64(&mem[at+descID]) == descInUse<<32|uint64(fib) {
-			if i >= uint64(f.cfg.FIBs) {
-				return 0, 0, &FieldError{"fibs", strconv.Itoa(f.cfg.FIBs), fmt.Sprintf("at least %d, for counters of fib %d", i+1, fib)}
-			}
-			return uint32(at), uint32(i) + 1, nil
+	h := atomic.LoadUint64(&mem[image.HeaderFIBs])
+	dir, n := uint64(image.Lo(h)), uint64(image.Hi(h))
+	for at := dir; at < dir+n*image.DescWords && at+image.DescWords <= uint64(len(mem)); at += image.DescWords {
+		if atomic.LoadUint64(&mem[at+image.DescID]) == image.Pair(fib, image.DescInUse) {
+			return uint32(at), nil
 		}
 	}
-	return 0, 0, &FieldError{"fib", strconv.FormatUint(uint64(fib), 10), "one that is in the image"}
+	return 0, &FieldError{"fib", strconv.FormatUint(uint64(fib), 10), "one that is in the image"}
+}
+
+// counters returns the index of a FIB's counters; 0 is for no FIB. Those of a FIB that has no port any more last until
+// the room is needed.
+func (f *Forwarder) counters(fib uint32) (uint32, error) {
+	if i := f.stats[fib]; i != 0 {
+		return i, nil
+	}
+	taken := make([]uint32, f.cfg.FIBs+1) // by which FIB
+	for fib, i := range f.stats {
+		taken[i] = fib
+	}
+	live := map[uint32]bool{}
+	for _, p := range f.ports {
+		live[p.FIB] = true
+	}
+	for _, mayTake := range []func(uint32) bool{func(old uint32) bool { return old == 0 }, func(old uint32) bool { return !live[old] }} {
+		for i := 1; i < len(taken); i++ {
+			if old := taken[i]; mayTake(old) {
+				delete(f.stats, old)
+				f.stats[fib] = uint32(i)
+				return uint32(i), nil
+			}
+		}
+	}
+	return 0, &FieldError{"fibs", strconv.Itoa(len(live) + 1), fmt.Sprintf("up to %d that have ports", f.cfg.FIBs)}
 }
 
 // Ports returns the ports in the order of their devices.
@@ -79,7 +91,7 @@ func (f *Forwarder) setPorts(ports []Port, attach func(uint32) error) error {
 	}
 	desired, links := map[uint32]Port{}, map[uint32]bool{}
 	for _, p := range want {
-		if _, _, err := f.descriptor(p.FIB); err != nil {
+		if _, err := f.descriptor(p.FIB); err != nil {
 			return err
 		}
 		desired[p.Device], links[p.Link] = p, true
@@ -104,6 +116,9 @@ func (f *Forwarder) setPorts(ports []Port, attach func(uint32) error) error {
 		}
 		errs = append(errs, f.putPort(p))
 	}
+	if f.waiting && errors.Join(errs...) == nil {
+		errs = append(errs, f.switchOver())
+	}
 	return errors.Join(errs...)
 }
 
@@ -113,7 +128,11 @@ func (p Port) key() forwardPortKey {
 
 // putPort adds a port, or changes its FIB. Its device is down until its state is set.
 func (f *Forwarder) putPort(p Port) error {
-	desc, stat, err := f.descriptor(p.FIB)
+	desc, err := f.descriptor(p.FIB)
+	if err != nil {
+		return err
+	}
+	stat, err := f.counters(p.FIB)
 	if err != nil {
 		return err
 	}

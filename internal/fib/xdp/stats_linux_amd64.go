@@ -2,20 +2,17 @@ package xdp
 
 import "fmt"
 
-// Stats returns the counters of a FIB. FIB 0 has those of packets that came in where no FIB is. It is an error when the
-// FIB is not in the image.
+// Stats returns the counters of a FIB, all 0 for one that never had a port. FIB 0 has those of packets that came in where
+// no FIB is.
 func (f *Forwarder) Stats(fib uint32) (Stats, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return Stats{}, errClosed
 	}
-	index := uint32(0)
-	if fib != 0 {
-		var err error
-		if _, index, err = f.descriptor(fib); err != nil {
-			return Stats{}, err
-		}
+	index := f.stats[fib]
+	if index == 0 && fib != 0 {
+		return Stats{}, nil
 	}
 	var perCPU []forwardStat
 	if err := f.objs.Stats.Lookup(index, &perCPU); err != nil {

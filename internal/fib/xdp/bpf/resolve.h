@@ -91,7 +91,7 @@ __noinline __u64 member(struct flow *f, __u64 entry)
 			continue;
 		f->id = id;
 		entry = WORD(image_at(base, mask, dir + id), 0);
-		if (!(entry & ENTRY_DOWN))
+		if (!(entry & ENTRY_DOWN) && ENTRY_KIND(entry))
 			return entry;
 	}
 	return ENTRY_DOWN;
