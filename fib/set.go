@@ -290,17 +290,17 @@ func (s *Set) Tables() []*Table {
 }
 
 // Resolve says where packets to an address go that are looked up in a FIB: it follows groups by the hash of the flow,
-// and routes of type Lookup from FIB to FIB, eight of them at most. Hop.Type is Unreachable and Hop.ID 0 when there is
-// no route, when it leads nowhere, or when all its next hops are down. It does not block and does not allocate.
+// and routes of type Lookup from FIB to FIB, through eight of them at most. Hop.Type is Unreachable and Hop.ID 0 when
+// there is no route, when it leads nowhere, or when all its next hops are down. It does not block and does not allocate.
 func (s *Set) Resolve(t *Table, to netip.Addr, hash uint32) Hop {
 	family, k, ok := key(to)
 	if !ok {
 		return nowhere
 	}
 	for {
-		epoch := s.im.Load(image.HeaderEpoch)
-		h := s.resolve(t.desc.Load(), family, k, hash)
-		if s.im.Load(image.HeaderEpoch) == epoch {
+		epoch, d := s.im.Load(image.HeaderEpoch), t.desc.Load()
+		h := s.resolve(d, family, k, hash)
+		if s.im.Load(image.HeaderEpoch) == epoch && t.desc.Load() == d {
 			return h
 		}
 	}
@@ -311,7 +311,10 @@ var nowhere = Hop{NextHop: NextHop{Type: Unreachable}}
 func (s *Set) resolve(desc, family uint32, k image.Key, hash uint32) Hop {
 	for range image.MaxLeaks {
 		nh, ok := s.im.Lookup(desc, family, k)
-		if !ok || nh == 0 {
+		if !ok {
+			nh = s.lookupLocked(desc, family, k)
+		}
+		if nh == 0 {
 			return nowhere
 		}
 		g := s.im.Target(nh, hash)
@@ -325,6 +328,16 @@ func (s *Set) resolve(desc, family uint32, k image.Key, hash uint32) Hop {
 		return Hop{NextHop{Type: Type(g.Kind), Gateway: gatewayOf(g.Gateway), Device: g.Device}, NextHopID(g.ID), ID(image.Lo(s.im.Load(desc + image.DescID)))}
 	}
 	return nowhere
+}
+
+// lookupLocked is Table.lookupLocked for the FIB that has a descriptor; 0 if there is none any more.
+func (s *Set) lookupLocked(desc, family uint32, k image.Key) uint32 {
+	t, ok := s.Table(ID(image.Lo(s.im.Load(desc + image.DescID))))
+	if !ok {
+		return 0
+	}
+	nh, _ := t.lookupLocked(family, k)
+	return uint32(nh)
 }
 
 func gatewayOf(k image.Key) netip.Addr {
