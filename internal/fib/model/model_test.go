@@ -60,6 +60,7 @@ func TestProtocol(t *testing.T) {
 		{"-DOPS=3", "-DBUFFER=4"},
 		{"-DOPS=4", "-DTRIES=1"},
 		{"-DREADERS=2", "-DOPS=2"},
+		{"-DOPS=3", "-DHANDLE_FIRST"},
 	} {
 		t.Run(strings.Join(defs, " "), func(t *testing.T) {
 			violated, states, out := spin(t, defs...)
@@ -89,15 +90,15 @@ func TestMutations(t *testing.T) {
 		{"DEF_NO_BUMP", "a def is changed in place without a new epoch", answer},
 		{"DEFAULT_NO_BUMP", "a default route is changed in place without a new epoch", answer},
 		{"TWO_WORDS", "the root and the default route are two words", answer},
-		{"NO_REMOVE_BUMP", "memory goes to another FIB without a new epoch", answer},
-		{"EPOCH_RESET", "the epoch of a descriptor begins at 0 again with a new FIB", answer},
+		{"HANDLE_FIRST NO_REMOVE_BUMP", "memory goes to another FIB without a new epoch", answer},
+		{"HANDLE_FIRST EPOCH_RESET", "the epoch of a descriptor begins at 0 again with a new FIB", answer},
 		{"NO_HANDLE", "a lookup does not ask whether its FIB was removed", answer},
 		{"NO_SECOND", "a lookup does not load the epoch again", answer},
 		{"EARLY_SECOND", "a lookup loads the epoch again before its last word", answer},
 		{"NO_MASK", "references are followed unbounded", outside},
 	} {
 		t.Run(m.name, func(t *testing.T) {
-			violated, states, out := spin(t, "-D"+m.name)
+			violated, states, out := spin(t, strings.Fields("-D"+strings.ReplaceAll(m.name, " ", " -D"))...)
 			if !violated || !m.want.MatchString(out) {
 				t.Errorf("the model does not see that %s:\n%s", m.what, out)
 			}

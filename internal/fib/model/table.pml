@@ -227,9 +227,8 @@ again:
 	fi;
 	load(e, EPOCH);
 	best = 0;
-#ifndef NO_HANDLE
-	load(w, GONE);
-	if :: w -> w = 0; goto done :: else fi;
+#ifdef HANDLE_FIRST
+	load(w, GONE); if :: w -> w = 0; goto done :: else fi;
 #endif
 	load(s, ROOT);
 #ifdef TWO_WORDS
@@ -257,6 +256,9 @@ again:
 #endif
 #ifndef NO_SECOND
 	if :: e2 != e -> assert(tries < TRIES); tries++; goto again :: else fi;
+#endif
+#if !defined(NO_HANDLE) && !defined(HANDLE_FIRST)
+	load(w, GONE); if :: w -> best = 0 :: else fi;
 #endif
 done:
 	/* accepted: the table held it at some moment of this lookup */
