@@ -17,8 +17,9 @@ type Route struct {
 // whoever calls.
 type Reference map[netip.Prefix]uint32
 
-// Lookup returns the route of the longest prefix that contains an address.
+// Lookup returns the route of the longest prefix that contains an address. IPv4 in IPv6 is IPv4.
 func (m Reference) Lookup(a netip.Addr) (Route, bool) {
+	a = a.Unmap()
 	for bits := a.BitLen(); bits >= 0; bits-- {
 		p, _ := a.Prefix(bits)
 		if nh, ok := m[p]; ok {
