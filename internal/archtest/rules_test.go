@@ -21,6 +21,8 @@ var cores = []core{
 	{"internal/tipc/topsrv", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/names", "internal/tipc/socket", "internal/tipc/sockif")},
 	{"internal/tipc/stack", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor", "internal/tipc/link",
 		"internal/tipc/discover", "internal/tipc/names", "internal/tipc/node", "internal/tipc/topsrv", "internal/tipc/socket", "internal/tipc/sockif")},
+	{"internal/fib/image", nil},
+	{"internal/fib/trie", imports("internal/fib/image")},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -43,8 +45,9 @@ var coreStd = []string{
 
 // exceptions are what one core may use beyond the rules, each with its reason.
 var exceptions = map[string][]string{
-	"internal/mono":     {"time.Now", "time.Since"}, // Now is where drivers get the time from
-	"internal/tipc/buf": {"sync", "sync.Pool"},      // a pool keeps no state that a program can see
+	"internal/mono":      {"time.Now", "time.Since"}, // Now is where drivers get the time from
+	"internal/tipc/buf":  {"sync", "sync.Pool"},      // a pool keeps no state that a program can see
+	"internal/fib/image": {"sync/atomic"},            // an image is memory that others read while it is written
 }
 
 // forbidden are the qualified names that no core uses.
@@ -82,6 +85,7 @@ var onlyFor = []struct {
 // module, the standard library, or listed here.
 var public = map[string][]string{
 	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
+	"fib":  {"golang.org/x/sys/unix"},
 }
 
 // publicNever is what no embedding program shall find linked in.
