@@ -79,6 +79,7 @@ var onlyFor = []struct {
 	{module + "/internal/lab/proto", []string{"internal/lab/…"}, "the lab's own"},
 	{module + "/internal/sim", nil, "only tests use the simulator"},
 	{module + "/internal/interop", nil, "only tests"},
+	{module + "/internal/fib/fibtest", nil, "only tests (and bench, which is a module of its own)"},
 	{"github.com/google/go-cmp/cmp", nil, "only tests compare with it"},
 	{"pgregory.net/rapid", nil, "only tests draw with it"},
 	{"golang.org/x/net/nettest", nil, "only tests use it"},
