@@ -3,20 +3,25 @@ package fib
 import (
 	"iter"
 	"net/netip"
-	"slices"
 	"sync"
+	"sync/atomic"
+
+	"midplane/internal/fib/image"
+	"midplane/internal/fib/trie"
 )
 
 // Table is one FIB: the routes of one routing domain, IPv4 and IPv6. It belongs to a [Set]. All methods are safe for
 // concurrent use: lookups by any number of goroutines never block and never wait for a writer; writers of one FIB take
 // turns, those of different FIBs do not.
 type Table struct {
-	set     *Set
-	id      ID
-	name    string
-	mu      sync.RWMutex
-	routes  map[netip.Prefix]NextHopID
-	gen     uint64
+	set  *Set
+	id   ID
+	name string
+	desc atomic.Uint32 // its descriptor, noDesc when it was removed
+
+	mu      sync.Mutex // guards what follows, and all writing below the descriptor
+	heap    trie.Heap
+	tree    [2]trie.Tree
 	removed bool
 }
 
@@ -28,181 +33,294 @@ func (t *Table) Name() string { return t.name }
 
 // Len returns how many routes the FIB has of each family.
 func (t *Table) Len() (ipv4, ipv6 int) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for p := range t.routes {
-		if p.Addr().Is4() {
-			ipv4++
-		} else {
-			ipv6++
-		}
-	}
-	return
+	w := t.set.im.Load(t.desc.Load() + image.DescCount)
+	return int(image.Lo(w)), int(image.Hi(w))
 }
 
 // Generation counts the changes of the FIB: it is another one after each.
-func (t *Table) Generation() uint64 {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.gen
+func (t *Table) Generation() uint64 { return t.set.im.Load(t.desc.Load() + image.DescGeneration) }
+
+// Memory returns how many octets of the image the FIB has taken.
+func (t *Table) Memory() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.heap.Taken() * 8
+}
+
+// changed ends a change. t.mu is held.
+func (t *Table) changed() {
+	at := t.desc.Load() + image.DescGeneration
+	t.set.im.Store(at, t.set.im.Load(at)+1)
+}
+
+// failed makes the error of an operation on a route.
+func failed(op string, p netip.Prefix, err error) error {
+	if err == trie.ErrFull {
+		err = ErrFull
+	}
+	return &OpError{op, p.String(), err}
 }
 
 // Insert adds a route or replaces that of the same prefix; replaced says which, and old is what it had. The prefix is
-// masked. Errors: *FieldError for a prefix that is not valid, has a zone or is IPv4 in IPv6; ErrNotFound for the next
-// hop; ErrFull; ErrRemoved. After an error the FIB is as before.
+// masked. Errors: *FieldError for a prefix that is not valid or is IPv4 in IPv6; ErrNotFound for the next hop; ErrFull;
+// ErrRemoved. After an error the FIB is as before.
 func (t *Table) Insert(p netip.Prefix, nh NextHopID) (old NextHopID, replaced bool, err error) {
-	p, err = check(p)
+	family, k, n, err := prefixKey(p)
 	if err != nil {
 		return 0, false, err
 	}
-	t.set.mu.Lock()
-	defer t.set.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.removed {
-		return 0, false, &OpError{"insert", p.String(), ErrRemoved}
+		return 0, false, failed("insert", p, ErrRemoved)
 	}
-	i := t.set.hops[nh]
-	if i == nil {
-		return 0, false, &OpError{"insert", p.String(), ErrNotFound}
+	if !t.set.hops.hold(nh, 1) {
+		return 0, false, failed("insert", p, &OpError{"next hop", nh.String(), ErrNotFound})
 	}
-	i.Routes++
-	old, replaced = t.routes[p]
-	t.routes[p] = nh
-	t.gen++
-	if replaced {
-		t.drop(old)
+	was, err := t.tree[family].Insert(k, n, uint32(nh))
+	if err != nil {
+		t.set.hops.drop(nh, 1)
+		return 0, false, failed("insert", p, err)
 	}
-	return old, replaced, nil
-}
-
-func (t *Table) drop(id NextHopID) {
-	i := t.set.hops[id]
-	i.Routes--
-	if i.Auto && i.Routes == 0 && i.Groups == 0 {
-		delete(t.set.hops, id)
-		delete(t.set.intern, i.NextHop)
+	if was != 0 {
+		t.set.hops.drop(NextHopID(was), 1)
 	}
-}
-
-func check(p netip.Prefix) (netip.Prefix, error) {
-	if !p.IsValid() || p.Addr().Zone() != "" || p.Addr().Is4In6() {
-		return p, &FieldError{"prefix", p.String(), "an IPv4 or IPv6 prefix, such as 192.0.2.0/24"}
+	if was != uint32(nh) {
+		t.changed()
 	}
-	return p.Masked(), nil
+	return NextHopID(was), was != 0, nil
 }
 
 // Delete removes a route. deleted is false when there was none of this very prefix.
 func (t *Table) Delete(p netip.Prefix) (old NextHopID, deleted bool, err error) {
-	p, err = check(p)
+	family, k, n, err := prefixKey(p)
 	if err != nil {
 		return 0, false, err
 	}
-	t.set.mu.Lock()
-	defer t.set.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.removed {
-		return 0, false, &OpError{"delete", p.String(), ErrRemoved}
+		return 0, false, failed("delete", p, ErrRemoved)
 	}
-	old, deleted = t.routes[p]
-	if deleted {
-		delete(t.routes, p)
-		t.gen++
-		t.drop(old)
+	was, err := t.tree[family].Delete(k, n)
+	if err != nil {
+		return 0, false, failed("delete", p, err)
 	}
-	return old, deleted, nil
+	if was != 0 {
+		t.set.hops.drop(NextHopID(was), 1)
+		t.changed()
+	}
+	return NextHopID(was), was != 0, nil
 }
 
-// Clear removes all routes, in one step for those who look up.
+// Clear removes all routes, in one step for lookups of a family.
 func (t *Table) Clear() error {
-	t.set.mu.Lock()
-	defer t.set.mu.Unlock()
-	t.clear()
-	return nil
-}
-
-func (t *Table) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for p, nh := range t.routes {
-		delete(t.routes, p)
-		t.drop(nh)
+	if t.removed {
+		return &OpError{"clear", "fib " + label(t.id, t.name), ErrRemoved}
 	}
-	t.gen++
-}
-
-// Replace makes routes the whole content of the FIB, in one step for those who look up: each lookup sees the old table
-// or the new one. Of several routes of one prefix the last counts. After an error the FIB is as before.
-func (t *Table) Replace(routes iter.Seq[Route]) error {
-	n := map[netip.Prefix]NextHopID{}
-	for r := range routes {
-		p, err := check(r.Prefix)
-		if err != nil {
-			return err
-		}
-		n[p] = r.NextHop
-	}
-	if err := t.Clear(); err != nil {
-		return err
-	}
-	for p, nh := range n {
-		if _, _, err := t.Insert(p, nh); err != nil {
-			return err
-		}
-	}
+	t.clear()
+	t.changed()
 	return nil
 }
 
-// Get returns the route of this very prefix.
-func (t *Table) Get(p netip.Prefix) (NextHopID, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	nh, ok := t.routes[p.Masked()]
-	return nh, ok
+// clear removes all routes. t.mu is held.
+func (t *Table) clear() {
+	uses := t.uses()
+	for f := range t.tree {
+		t.tree[f].Clear()
+	}
+	t.set.hops.dropAll(uses)
+}
+
+// uses counts the routes by next hop. t.mu is held.
+func (t *Table) uses() map[NextHopID]int {
+	u := map[NextHopID]int{}
+	for f := range t.tree {
+		t.tree[f].Ascend(trie.Key{}, 0, func(_ trie.Key, _ uint, nh uint32) bool {
+			u[NextHopID(nh)]++
+			return true
+		})
+	}
+	return u
+}
+
+// Replace makes routes the whole content of the FIB, in one step for lookups of a family: each sees all of the old
+// table or all of the new one. Of several routes of one prefix the last counts. Other writers wait; the new table is
+// built beside the old one and needs as much memory again. Errors are those of Insert; after one the FIB is as before.
+func (t *Table) Replace(routes iter.Seq[Route]) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed {
+		return &OpError{"replace", "fib " + label(t.id, t.name), ErrRemoved}
+	}
+	var b [2]*trie.Tree
+	held := map[NextHopID]int{}
+	undo := func(err error) error {
+		for _, tree := range b {
+			if tree != nil {
+				tree.Discard()
+			}
+		}
+		t.set.hops.dropAll(held)
+		return err
+	}
+	for f := range b {
+		var err error
+		if b[f], err = t.tree[f].Build(); err != nil {
+			return undo(&OpError{"replace", "fib " + label(t.id, t.name), ErrFull})
+		}
+	}
+	for r := range routes {
+		family, k, n, err := prefixKey(r.Prefix)
+		if err != nil {
+			return undo(err)
+		}
+		if !t.set.hops.hold(r.NextHop, 1) {
+			return undo(failed("insert", r.Prefix, &OpError{"next hop", r.NextHop.String(), ErrNotFound}))
+		}
+		held[r.NextHop]++
+		was, err := b[family].Insert(k, n, uint32(r.NextHop))
+		if err != nil {
+			return undo(failed("insert", r.Prefix, err))
+		}
+		if was != 0 {
+			held[NextHopID(was)]--
+			t.set.hops.drop(NextHopID(was), 1)
+		}
+	}
+	uses := t.uses()
+	for f := range b {
+		t.tree[f].Swap(b[f])
+	}
+	t.set.hops.dropAll(uses)
+	t.changed()
+	return nil
 }
 
 // Lookup returns the next hop or group of the longest prefix that contains an address. IPv4 in IPv6 is taken for IPv4;
 // zones do not count. It does not block and does not allocate.
 func (t *Table) Lookup(a netip.Addr) (NextHopID, bool) {
-	r, ok := t.LookupRoute(a)
-	return r.NextHop, ok
+	family, k, ok := key(a)
+	if !ok {
+		return 0, false
+	}
+	d := t.desc.Load()
+	nh, ok := t.set.im.Lookup(d, family, k)
+	if !ok || t.desc.Load() != d {
+		return t.lookupLocked(family, k)
+	}
+	return NextHopID(nh), nh != 0
+}
+
+// lookupLocked is for the reader under whom memory was used again in every try: it takes a writer's turn. And for that
+// of a FIB that was removed meanwhile.
+//
+//go:noinline
+func (t *Table) lookupLocked(family uint32, k image.Key) (NextHopID, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	nh, _ := t.set.im.Lookup(t.desc.Load(), family, k)
+	return NextHopID(nh), nh != 0
 }
 
 // LookupBatch looks up many addresses, which is faster than one after the other: nhs[i] is that of addrs[i], 0 if there
-// is no route. Both slices belong to the caller and are of one length.
+// is no route. Both slices belong to the caller; nhs is at least as long as addrs.
 func (t *Table) LookupBatch(addrs []netip.Addr, nhs []NextHopID) {
 	for i, a := range addrs {
 		nhs[i], _ = t.Lookup(a)
 	}
 }
 
-// LookupRoute is Lookup that also tells the prefix, for which it is slower.
-func (t *Table) LookupRoute(a netip.Addr) (Route, bool) {
-	a = a.Unmap().WithZone("")
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for bits := a.BitLen(); bits >= 0; bits-- {
-		p, _ := a.Prefix(bits)
-		if nh, ok := t.routes[p]; ok {
-			return Route{p, nh}, true
-		}
+// LookupRoute is Lookup that also tells the prefix. It takes a writer's turn.
+func (t *Table) LookupRoute(a netip.Addr) (r Route, ok bool) {
+	family, k, ok := slowKey(a)
+	if !ok {
+		return Route{}, false
 	}
-	return Route{}, false
+	ok = false
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed {
+		return Route{}, false
+	}
+	t.tree[family].Path(k, width(family), func(n uint, nh uint32) bool {
+		r, ok = Route{prefixOf(family, k, n), NextHopID(nh)}, true
+		return true
+	})
+	r.Prefix = r.Prefix.Masked()
+	return r, ok
+}
+
+func width(family uint32) uint {
+	if family == ipv4 {
+		return 32
+	}
+	return 128
+}
+
+// Get returns the next hop of the route of this very prefix. It takes a writer's turn.
+func (t *Table) Get(p netip.Prefix) (NextHopID, bool) {
+	family, k, n, err := prefixKey(p)
+	if err != nil {
+		return 0, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed {
+		return 0, false
+	}
+	nh := t.tree[family].Get(k, n)
+	return NextHopID(nh), nh != 0
 }
 
 // All iterates over the routes in order: IPv4 first, by address, shorter prefixes first. Routes that are there all the
-// time are seen once each; changes meanwhile are seen or not. For a consistent view take a [Table.Snapshot].
+// time are seen once each; changes meanwhile are seen or not. For a consistent view take a [Table.Snapshot]. The loop
+// may change the FIB.
 func (t *Table) All() iter.Seq[Route] {
 	return func(yield func(Route) bool) {
-		t.mu.RLock()
-		var l []Route
-		for p, nh := range t.routes {
-			l = append(l, Route{p, nh})
+		for f := range uint32(2) {
+			if !t.ascend(f, trie.Key{}, 0, yield) {
+				return
+			}
 		}
-		t.mu.RUnlock()
-		slices.SortFunc(l, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
-		for _, r := range l {
+	}
+}
+
+// Covered iterates over the routes within a prefix, itself among them, as All does.
+func (t *Table) Covered(p netip.Prefix) iter.Seq[Route] {
+	return func(yield func(Route) bool) {
+		family, k, n, err := prefixKey(p)
+		if err != nil {
+			return
+		}
+		p := p.Masked()
+		t.ascend(family, k, n, func(r Route) bool { return p.Contains(r.Prefix.Addr()) && yield(r) })
+	}
+}
+
+// Covering iterates over the routes that contain a prefix, itself among them, shortest first.
+func (t *Table) Covering(p netip.Prefix) iter.Seq[Route] {
+	return func(yield func(Route) bool) {
+		family, k, n, err := prefixKey(p)
+		if err != nil {
+			return
+		}
+		var l [129]Route
+		c := 0
+		t.mu.Lock()
+		if t.removed {
+			t.mu.Unlock()
+			return
+		}
+		t.tree[family].Path(k, n, func(n uint, nh uint32) bool {
+			l[c] = Route{prefixOf(family, k, n).Masked(), NextHopID(nh)}
+			c++
+			return true
+		})
+		t.mu.Unlock()
+		for _, r := range l[:c] {
 			if !yield(r) {
 				return
 			}
@@ -210,39 +328,122 @@ func (t *Table) All() iter.Seq[Route] {
 	}
 }
 
-// Covering iterates over the routes that contain a prefix, itself among them, shortest first.
-func (t *Table) Covering(p netip.Prefix) iter.Seq[Route] {
-	return func(yield func(Route) bool) {
-		for r := range t.All() {
-			if r.Prefix.Bits() <= p.Bits() && r.Prefix.Contains(p.Addr()) && !yield(r) {
-				return
+// chunk is how many routes an iteration copies while it keeps writers waiting.
+const chunk = 256
+
+// ascend calls yield for the routes of a family from a prefix on, without a lock being held.
+func (t *Table) ascend(family uint32, from trie.Key, n uint, yield func(Route) bool) bool {
+	type route struct {
+		k  trie.Key
+		n  uint
+		nh uint32
+	}
+	var buf [chunk]route
+	for {
+		c := 0
+		t.mu.Lock()
+		if t.removed {
+			t.mu.Unlock()
+			return true
+		}
+		t.tree[family].Ascend(from, n, func(k trie.Key, n uint, nh uint32) bool {
+			buf[c] = route{k, n, nh}
+			c++
+			return c < chunk
+		})
+		t.mu.Unlock()
+		for _, r := range buf[:c] {
+			if !yield(Route{prefixOf(family, r.k, r.n), NextHopID(r.nh)}) {
+				return false
 			}
 		}
+		if c < chunk {
+			return true
+		}
+		last := buf[c-1]
+		from, n = last.k, last.n+1 // the next in order, whether or not such a prefix can be
 	}
 }
 
-// Covered iterates over the routes within a prefix, itself among them, in the order of All.
-func (t *Table) Covered(p netip.Prefix) iter.Seq[Route] {
-	return func(yield func(Route) bool) {
-		for r := range t.All() {
-			if r.Prefix.Bits() >= p.Bits() && p.Contains(r.Prefix.Addr()) && !yield(r) {
-				return
-			}
-		}
-	}
-}
+// Snapshot is a FIB as it was at one generation: it can be read like a Table, and does not change. Close it, as it holds
+// memory of the image, and a place among Config.MaxFIBs.
+type Snapshot struct{ t *Table }
 
-// Snapshot is a FIB as it was at one generation. It does not change. Close it: it holds memory of the image.
-type Snapshot struct{ Table }
-
-// Snapshot copies the FIB as it is now. Writers wait meanwhile, lookups do not.
+// Snapshot copies the FIB as it is now. Writers wait meanwhile, lookups do not. It takes as much memory as the FIB, and a
+// few milliseconds for a full Internet table. Errors: ErrFull, ErrTooMany, ErrRemoved.
 func (t *Table) Snapshot() (*Snapshot, error) {
-	s := &Snapshot{Table{set: t.set, id: t.id, name: t.name, routes: map[netip.Prefix]NextHopID{}}}
-	for r := range t.All() {
-		s.routes[r.Prefix] = r.NextHop
+	t.set.mu.Lock()
+	defer t.set.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	what := "fib " + label(t.id, t.name)
+	if t.removed {
+		return nil, &OpError{"snapshot", what, ErrRemoved}
 	}
-	return s, nil
+	c, err := t.set.newTable(t.id, t.name)
+	if err != nil {
+		return nil, &OpError{"snapshot", what, err}
+	}
+	m := &t.set.im
+	d := c.desc.Load()
+	m.Store(d+image.DescGeneration, t.Generation())
+	m.Store(d+image.DescID, image.Pair(uint32(t.id), 0))
+	uses := t.uses()
+	t.set.hops.holdAll(uses)
+	for f := range t.tree {
+		if err := t.tree[f].Copy(&c.tree[f]); err != nil {
+			for f := range c.tree {
+				c.tree[f].Clear()
+			}
+			t.set.hops.dropAll(uses)
+			t.set.descs = append(t.set.descs, d)
+			return nil, &OpError{"snapshot", what, ErrFull}
+		}
+	}
+	return &Snapshot{c}, nil
 }
 
-// Close gives the memory back.
-func (s *Snapshot) Close() error { return nil }
+// Close gives the memory back. Lookups find nothing from then on.
+func (s *Snapshot) Close() error {
+	s.t.set.mu.Lock()
+	defer s.t.set.mu.Unlock()
+	if !s.t.removed {
+		s.t.set.drop(s.t)
+	}
+	return nil
+}
+
+// The methods that read are those of Table.
+
+// ID returns the FIB's number.
+func (s *Snapshot) ID() ID { return s.t.id }
+
+// Name returns the FIB's name.
+func (s *Snapshot) Name() string { return s.t.name }
+
+// Len returns how many routes there are of each family.
+func (s *Snapshot) Len() (ipv4, ipv6 int) { return s.t.Len() }
+
+// Generation returns that of the FIB when the snapshot was taken.
+func (s *Snapshot) Generation() uint64 { return s.t.Generation() }
+
+// Lookup is as that of Table.
+func (s *Snapshot) Lookup(a netip.Addr) (NextHopID, bool) { return s.t.Lookup(a) }
+
+// LookupBatch is as that of Table.
+func (s *Snapshot) LookupBatch(addrs []netip.Addr, nhs []NextHopID) { s.t.LookupBatch(addrs, nhs) }
+
+// LookupRoute is as that of Table.
+func (s *Snapshot) LookupRoute(a netip.Addr) (Route, bool) { return s.t.LookupRoute(a) }
+
+// Get is as that of Table.
+func (s *Snapshot) Get(p netip.Prefix) (NextHopID, bool) { return s.t.Get(p) }
+
+// All iterates over the routes in order.
+func (s *Snapshot) All() iter.Seq[Route] { return s.t.All() }
+
+// Covered is as that of Table.
+func (s *Snapshot) Covered(p netip.Prefix) iter.Seq[Route] { return s.t.Covered(p) }
+
+// Covering is as that of Table.
+func (s *Snapshot) Covering(p netip.Prefix) iter.Seq[Route] { return s.t.Covering(p) }

@@ -16,6 +16,9 @@ func (id ID) String() string { return strconv.FormatUint(uint64(id), 10) }
 // NextHopID names a next hop or a group of a [Set]; routes hold it. Zero is none.
 type NextHopID uint32
 
+// String returns the number.
+func (id NextHopID) String() string { return strconv.FormatUint(uint64(id), 10) }
+
 // MaxNextHopID bounds ids: a slot of the image has 31 bits for them.
 const MaxNextHopID NextHopID = 1<<31 - 1
 
@@ -94,11 +97,11 @@ type Member struct {
 	Weight  uint16    // share of the flows, 1 to 256; 0 is 1
 }
 
-// MaxMembers bounds a group, as NEXTHOP_GRP's practical bound does in FRR (MULTIPATH_NUM).
-const MaxMembers = 256
-
-// MaxWeight is the largest weight of a member (net/ipv4/nexthop.c: nh_info weight is 8 bits, stored less one).
-const MaxWeight = 256
+// Bounds of groups: members, and the weight of one (include/uapi/linux/nexthop.h: weight is 8 bits, stored less one).
+const (
+	MaxMembers = 256
+	MaxWeight  = 256
+)
 
 // NextHopInfo is the state of a next hop or, when Members is not nil, of a group.
 type NextHopInfo struct {

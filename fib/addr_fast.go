@@ -1,0 +1,46 @@
+//go:build !midplane_safe
+
+package fib
+
+import (
+	"net/netip"
+	"unsafe"
+
+	"midplane/internal/fib/image"
+)
+
+// addrBits is a netip.Addr from inside. The standard library promises nothing about it: layout is checked when the
+// program starts, and slowKey does the same without it.
+type addrBits struct {
+	hi, lo uint64
+	zone   unsafe.Pointer
+}
+
+var (
+	layout = checkLayout()
+	none   = zoneOf(netip.Addr{})
+)
+
+func zoneOf(a netip.Addr) unsafe.Pointer { return (*addrBits)(unsafe.Pointer(&a)).zone }
+
+func checkLayout() bool {
+	if unsafe.Sizeof(netip.Addr{}) != unsafe.Sizeof(addrBits{}) {
+		return false
+	}
+	four, six := netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("102:304:506:708:90a:b0c:d0e:f10")
+	f, s := (*addrBits)(unsafe.Pointer(&four)), (*addrBits)(unsafe.Pointer(&six))
+	return f.hi == 0 && f.lo == 0xffff01020304 && s.hi == 0x0102030405060708 && s.lo == 0x090a0b0c0d0e0f10 &&
+		zoneOf(four) != zoneOf(six) && zoneOf(netip.Addr{}) != zoneOf(four) && zoneOf(netip.Addr{}) != zoneOf(six)
+}
+
+// key is slowKey, without going through octets.
+func key(a netip.Addr) (family uint32, k image.Key, ok bool) {
+	if !layout {
+		return slowKey(a)
+	}
+	b := (*addrBits)(unsafe.Pointer(&a))
+	if b.hi == 0 && b.lo>>32 == 0xffff {
+		return ipv4, image.Key{Hi: b.lo << 32}, true
+	}
+	return ipv6, image.Key{Hi: b.hi, Lo: b.lo}, b.zone != none
+}

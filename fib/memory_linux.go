@@ -1,0 +1,5 @@
+package fib
+
+import "syscall"
+
+const mapNoReserve = syscall.MAP_NORESERVE

@@ -1,0 +1,39 @@
+// Package image is the byte image of a set of FIBs as its readers see it: the layout, and lookups that neither lock nor
+// allocate. Go programs, other processes that map the image, and the XDP forwarder (internal/fib/xdp) read the same
+// bytes. Package trie is the only writer.
+//
+// # Layout
+//
+// An image is an array of 64-bit words in host byte order. References are word indexes of 32 bits, so an image may lie
+// at any address, in the memory of a process, in a file, or in a BPF map.
+//
+//	header                words 0 to 63: magic, size, where the parts are, the epoch of next hops
+//	FIB directory         descriptors of 16 words: epoch, a root for each family, default routes, generation, id, name
+//	next-hop directory    one word an id: kind, flags, and a reference to the record or the buckets of a group
+//	heap                  direct tables, blocks, records
+//
+// A root is a slot, or a direct table of 2^12 or 2^18 slots, indexed by the first bits of the address. A slot (32 bits)
+// is empty, or a next-hop id, or refers to a block. A block decides on the next six bits of the address:
+//
+//	word 0        vec: bit e is set if entry e has a child
+//	word 1        leafvec: bit e is set if entry e has no child, and another leaf than the entry without child before it
+//	word 2        def: the next hop for what finds nothing below; where the child slots begin; flags
+//	then          leaves, 16 bits each (32 if the block is wide): next-hop ids, 0 for nothing
+//	then          child slots, 32 bits each
+//	then          what only the writer reads: which prefixes end in this block, and the values of those that no leaf shows
+//
+// Leaves and children are found by counting the bits before the entry, as in Poptrie (Asai and Ohara, SIGCOMM 2015). Two
+// things differ from it. A next hop that is inherited from above is not pushed into the leaves below: a walk remembers
+// the last def that it passed. So a change of one route changes one block (and the defs of its children), whatever is
+// below it. And a block holds its exact prefixes too, in the shape of a tree bitmap (Eatherton, Varghese and Dittia,
+// 2004), so that no second copy of the table is needed.
+//
+// # Reading while it is written
+//
+// A writer builds a new block in free memory, stores the one slot that refers to it, and puts the old block aside.
+// Before memory that was put aside is used again, the writer changes the epoch in the descriptor. A reader loads the
+// epoch, walks, and loads the epoch again; if it changed, the walk may have gone through memory that was used again,
+// and is repeated. A walk through such memory cannot leave the image, as references are bounded, and ends, as its steps
+// are. The protocol is modelled in internal/fib/model. Memory order: a reader's loads must not be reordered, nor a
+// writer's stores; Words sees to it.
+package image
