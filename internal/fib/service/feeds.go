@@ -159,7 +159,7 @@ func (s *Service) Resync(name string) error {
 func (s *Service) adoptAll() {
 	s.ways.adopt(s.hopIDs)
 	for _, t := range s.set.Tables() {
-		if s.fibs[t.ID()] == nil {
+		if s.fibs[t.ID()] == nil && t.ID() != holdID {
 			s.purge(t.ID())
 		}
 	}
@@ -182,5 +182,4 @@ func (s *Service) adoptAll() {
 		f.mu.Unlock()
 	}
 	s.ways.sweep()
-	s.ways.sweep() // next hops that were in groups
 }

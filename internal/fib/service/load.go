@@ -87,9 +87,8 @@ func (s *Service) loadFile(which, name string, replace bool, origin string, info
 	}
 	var kept []fib.Route
 	if !replace {
-		for r := range f.others() {
-			s.ways.hold(r.NextHop)
-			kept = append(kept, r)
+		if kept, err = s.holdOthers(f); err != nil {
+			return 0, err
 		}
 	}
 	defer func() {
@@ -131,6 +130,23 @@ func (s *Service) loadFile(which, name string, replace bool, origin string, info
 	return ticket, nil
 }
 
+// holdOthers returns the routes of a FIB's source, whose next hops are held.
+func (s *Service) holdOthers(f *fibState) (l []fib.Route, err error) {
+	for r := range f.others() {
+		if err = s.ways.hold(r.NextHop); err != nil {
+			break
+		}
+		l = append(l, r)
+	}
+	if err != nil {
+		for _, r := range l {
+			s.ways.unhold(r.NextHop)
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
 func (f *fibState) count() int { v4, v6 := f.t.Len(); return v4 + v6 }
 
 // actives counts the static routes in the table.
@@ -167,7 +183,7 @@ func (s *Service) fill(f *fibState, name string, kept []fib.Route) (skipped int,
 			return nil
 		}
 		return s.ways.with(to, func(id fib.NextHopID) error {
-			err := s.ways.keep(id, to.multi != nil)
+			err := s.ways.hold(id)
 			if err == nil {
 				ids = append(ids, id)
 			}
@@ -242,15 +258,15 @@ func (s *Service) delLoad(f *fibState, op *spec.Op) (undo, error) {
 	if s.loading {
 		return func() {}, nil
 	}
-	var l []fib.Route
-	for r := range f.others() {
-		s.ways.hold(r.NextHop)
-		l = append(l, r)
+	l, err := s.holdOthers(f)
+	if err != nil {
+		f.load = old
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	src := f.source
-	err := s.withdraw(f)
+	err = s.withdraw(f)
 	release := func() {
 		for _, r := range l {
 			s.ways.unhold(r.NextHop)

@@ -68,7 +68,9 @@ func (s *Service) activate(f *fibState, inTable bool, p netip.Prefix, to way) er
 		hidden, _ = f.t.Get(p)
 	}
 	if hidden != 0 {
-		s.ways.hold(hidden)
+		if err := s.ways.hold(hidden); err != nil {
+			return err
+		}
 	}
 	if err := s.ways.insert(f.t, p, to); err != nil {
 		if hidden != 0 {
@@ -107,8 +109,8 @@ func (s *Service) settle(f *fibState, p netip.Prefix, inTable bool) {
 		}
 		s.counts.feedErrs.Add(1)
 	}
-	if old, deleted, err := f.t.Delete(p); err == nil && deleted {
-		s.ways.release(old)
+	if _, _, err := f.t.Delete(p); err != nil {
+		s.log.Error("FIB", "id", f.ID, "err", err) // it was removed, or the prefix is wrong: neither can be
 	}
 }
 

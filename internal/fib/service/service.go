@@ -200,6 +200,11 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		s.def = spec.None
 	}
 	s.ways.init(s.set)
+	if _, ok := s.set.Table(holdID); ok { // what was hidden before the start comes again with its source
+		if err := s.set.Remove(holdID); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.restore(ctx, o); err != nil {
 		if s.store != nil {
 			s.store.Close()

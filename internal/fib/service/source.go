@@ -44,10 +44,9 @@ func (c *Source) Insert(p netip.Prefix, nh fib.NextHopID) (old fib.NextHopID, re
 	defer c.f.mu.Unlock()
 	p = p.Masked()
 	if st := c.f.static[p]; st != nil && st.active {
-		if _, ok := c.s.set.NextHop(nh); !ok {
-			return 0, false, &fib.OpError{Op: "insert", What: p.String(), Err: fib.ErrNotFound}
+		if err := c.s.ways.hold(nh); err != nil {
+			return 0, false, &fib.OpError{Op: "insert", What: p.String(), Err: err}
 		}
-		c.s.ways.hold(nh)
 		if old, replaced = c.f.shadow[p]; replaced {
 			c.s.ways.unhold(old)
 		}
@@ -56,9 +55,6 @@ func (c *Source) Insert(p netip.Prefix, nh fib.NextHopID) (old fib.NextHopID, re
 	}
 	old, replaced, err = c.f.t.Insert(p, nh)
 	if err == nil {
-		if replaced {
-			c.s.ways.release(old)
-		}
 		c.f.touch(p)
 	}
 	return old, replaced, err
@@ -80,7 +76,6 @@ func (c *Source) Delete(p netip.Prefix) (old fib.NextHopID, deleted bool, err er
 	}
 	old, deleted, err = c.f.t.Delete(p)
 	if deleted {
-		c.s.ways.release(old)
 		c.f.touch(p)
 	}
 	return old, deleted, err
@@ -140,34 +135,34 @@ func (f *fibState) hidden() []fib.Route {
 	return l
 }
 
-// replaceSource makes routes all routes of the source, in one step for those who look up. f.mu is held.
+// replaceSource makes routes all routes of the source, in one step for those who look up. f.mu is held; the table's lock
+// is while routes runs.
 func (s *Service) replaceSource(f *fibState, routes iter.Seq[fib.Route]) error {
-	shadow := map[netip.Prefix]fib.NextHopID{}
-	// What static routes lead to is used all the time.
 	var static []fib.Route
-	used := map[fib.NextHopID]bool{}
 	for p, st := range f.static {
-		id, ok := f.t.Get(p)
-		if !ok || !st.active {
-			continue
-		}
-		static = append(static, fib.Route{Prefix: p, NextHop: id})
-		if !used[id] {
-			used[id] = true
-			s.ways.hold(id)
-			defer s.ways.unhold(id)
+		if id, ok := f.t.Get(p); ok && st.active {
+			static = append(static, fib.Route{Prefix: p, NextHop: id})
 		}
 	}
+	shadow := map[netip.Prefix]fib.NextHopID{}
+	var holdErr error
 	err := f.t.Replace(func(yield func(fib.Route) bool) {
 		for r := range routes {
 			p := r.Prefix.Masked()
-			if st := f.static[p]; st != nil && st.active {
-				shadow[p] = r.NextHop
+			if st := f.static[p]; st == nil || !st.active {
+				if !yield(r) {
+					return
+				}
 				continue
 			}
-			if !yield(r) {
+			if holdErr = s.ways.hold(r.NextHop); holdErr != nil {
+				yield(fib.Route{Prefix: p}) // which ends it: there is no next hop 0
 				return
 			}
+			if old := shadow[p]; old != 0 {
+				s.ways.unhold(old)
+			}
+			shadow[p] = r.NextHop
 		}
 		for _, r := range static {
 			if !yield(r) {
@@ -176,10 +171,13 @@ func (s *Service) replaceSource(f *fibState, routes iter.Seq[fib.Route]) error {
 		}
 	})
 	if err != nil {
+		for _, id := range shadow {
+			s.ways.unhold(id)
+		}
+		if holdErr != nil {
+			err = holdErr
+		}
 		return err
-	}
-	for _, id := range shadow {
-		s.ways.hold(id)
 	}
 	for _, id := range f.shadow {
 		s.ways.unhold(id)

@@ -90,6 +90,9 @@ func (s *Service) addFIB(op *spec.Op, config bool) (undo, error) {
 	if v.Backend != spec.None && v.ID >= 253 && v.ID <= 255 {
 		return nil, &fib.FieldError{Field: "id", Value: v.ID.String(), Want: "not 253 to 255, which are the kernel's own tables"}
 	}
+	if v.ID == holdID {
+		return nil, &fib.FieldError{Field: "id", Value: v.ID.String(), Want: "1 to 4294967294"}
+	}
 	op.NewFIB = &v
 	if _, named := s.names[v.Name]; s.fibs[v.ID] != nil || v.Name != "" && named {
 		return nil, exists(what)
