@@ -21,6 +21,8 @@ var cores = []core{
 	{"internal/tipc/topsrv", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/names", "internal/tipc/socket", "internal/tipc/sockif")},
 	{"internal/tipc/stack", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor", "internal/tipc/link",
 		"internal/tipc/discover", "internal/tipc/names", "internal/tipc/node", "internal/tipc/topsrv", "internal/tipc/socket", "internal/tipc/sockif")},
+	{"internal/fib/kernel/neigh", imports("internal/mono")},
+	{"internal/fib/kernel/plan", nil},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -59,7 +61,7 @@ var onlyFor = []struct {
 	who  []string
 	why  string
 }{
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…"}, "only the control socket talks it"},
