@@ -61,7 +61,7 @@ var onlyFor = []struct {
 	who  []string
 	why  string
 }{
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…"}, "only the control socket talks it"},
@@ -83,6 +83,7 @@ var onlyFor = []struct {
 // module, the standard library, or listed here.
 var public = map[string][]string{
 	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
+	"fib":  {"golang.org/x/sys/unix"},
 }
 
 // publicNever is what no embedding program shall find linked in.
