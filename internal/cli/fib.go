@@ -5,6 +5,7 @@ import (
 
 	"midplane/internal/api/fibapi"
 	"midplane/internal/cli/fibtool"
+	"midplane/internal/fib/setfib"
 	"midplane/tipc"
 )
 
@@ -26,8 +27,11 @@ commands of a file. --control PATH names the control socket of the node to ask.`
 		},
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 2 && args[0] == superviseVerb {
+				return setfib.Supervise(args[1])
+			}
 			t := &fibtool.Tool{
-				Name: c.CommandPath(), Control: tipc.DefaultControl(), Stdin: e.in, Stdout: e.out, Stderr: e.err, Enter: enterer(),
+				Name: c.CommandPath(), Control: tipc.DefaultControl(), Stdin: e.in, Stdout: e.out, Stderr: e.err, Enter: entering{},
 				Connect: func(path string) fibapi.Control { return fibapi.NewClient(path) },
 			}
 			if code := t.Run(c.Context(), args); code != 0 {
@@ -37,6 +41,3 @@ commands of a file. --control PATH names the control socket of the node to ask.`
 		},
 	}
 }
-
-// enterer is how processes get into FIBs here.
-func enterer() fibtool.Enterer { return nil }

@@ -2,9 +2,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
+	"midplane/fib"
 	"midplane/internal/api/fibapi"
 	fibs "midplane/internal/fib/service"
 	"midplane/internal/fib/service/spec"
@@ -21,22 +25,67 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 			return nil, err
 		}
 	}
-	o := fibs.Options{Dir: cfg.State, NoSync: cfg.NoSync, Log: log, Config: cfg.Ops, Backend: cfg.Backend}
+	c := &fibControl{log: log}
+	var err error
+	if c.set, err = fib.New(nil); err != nil {
+		return nil, err
+	}
+	links := newFIBLinks()
+	o := fibs.Options{Set: c.set, Dir: cfg.State, NoSync: cfg.NoSync, Links: links, Log: log, Config: cfg.Ops, Backend: cfg.Backend}
 	if o.Backend == "auto" {
 		o.Backend = ""
 	}
 	if cfg.Backend == "" && os.Geteuid() != 0 {
 		o.Backend = spec.None
 	}
-	s, err := fibs.Open(ctx, o)
-	if err != nil {
-		return nil, err
+	if cfg.needsKernel(o.Backend) {
+		if c.kernel, err = openKernel(ctx, cfg.Run, c.set, links, log); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		o.Kernel = c.kernel
 	}
-	return &fibControl{Service: s}, nil
+	if c.Service, err = fibs.Open(ctx, o); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	watch, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	if err := watchDevices(watch, func() { links.forget(); c.LinksChanged() }); err != nil {
+		return nil, errors.Join(fmt.Errorf("watching devices: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// needsKernel says whether a FIB may have a kernel side.
+func (c FIBConfig) needsKernel(backend string) bool {
+	return backend != spec.None || slices.ContainsFunc(c.Ops, func(o spec.Op) bool {
+		return o.NewFIB != nil && o.NewFIB.Backend != "" && o.NewFIB.Backend != spec.None
+	})
+}
+
+// Close ends the FIBs of this process. What the kernel has stays, for the processes in it and for the next start.
+func (c *fibControl) Close() error {
+	var errs []error
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if c.Service != nil {
+		errs = append(errs, c.Service.Close())
+	}
+	if c.kernel != nil {
+		errs = append(errs, c.kernel.k.Close())
+	}
+	errs = append(errs, c.set.Close())
+	return errors.Join(errs...)
 }
 
 // fibControl is the fibapi.Control of FIBs in this process.
-type fibControl struct{ *fibs.Service }
+type fibControl struct {
+	*fibs.Service
+	set    *fib.Set
+	kernel *kernelSide // nil: none
+	cancel context.CancelFunc
+	log    *slog.Logger
+}
 
 var _ fibapi.Control = (*fibControl)(nil)
 
@@ -52,12 +101,12 @@ func (c *fibControl) NextHops(context.Context) ([]spec.NextHopInfo, error) {
 
 func (c *fibControl) Ports(context.Context) ([]spec.PortInfo, error) { return c.Service.Ports(), nil }
 
-func (c *fibControl) Neighs(_ context.Context, fib, dev string) ([]spec.NeighInfo, error) {
-	return c.Service.Neighs(fib, dev)
+func (c *fibControl) Neighs(_ context.Context, which, dev string) ([]spec.NeighInfo, error) {
+	return c.Service.Neighs(which, dev)
 }
 
-func (c *fibControl) FlushNeighs(_ context.Context, fib, dev string) (int, error) {
-	return c.Service.FlushNeighs(fib, dev)
+func (c *fibControl) FlushNeighs(_ context.Context, which, dev string) (int, error) {
+	return c.Service.FlushNeighs(which, dev)
 }
 
 func (c *fibControl) Feeds(context.Context) ([]spec.FeedInfo, error) { return c.Service.Feeds(), nil }

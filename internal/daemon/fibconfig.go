@@ -14,6 +14,7 @@ import (
 type FIBConfig struct {
 	Enabled bool
 	State   string // state directory; "": DefaultFIBState
+	Run     string // directory of the record of the kernel side; "": that which midplane fib exec reads
 	NoSync  bool   // do not wait for the disk
 	Backend string // of FIBs that do not say one: "auto", "vrf", "rules", "netns" or "none"; "": auto for root, else none
 	Ops     []spec.Op
@@ -22,6 +23,7 @@ type FIBConfig struct {
 // fibFile is the table [fib] of the configuration file. Its keys are the key words of midplane fib.
 type fibFile struct {
 	State   string        `toml:"state"`
+	Run     string        `toml:"run"`
 	Sync    *bool         `toml:"sync"`
 	Backend string        `toml:"backend"`
 	Table   []fibTable    `toml:"table"`
@@ -139,7 +141,7 @@ func (r *reader) hop(via, dev string, weight int64) spec.Hop {
 
 // config turns the file's table into operations, in an order in which each has what it needs.
 func (f *fibFile) config() (FIBConfig, error) {
-	c := FIBConfig{Enabled: true, State: f.State, NoSync: f.Sync != nil && !*f.Sync, Backend: f.Backend}
+	c := FIBConfig{Enabled: true, State: f.State, Run: f.Run, NoSync: f.Sync != nil && !*f.Sync, Backend: f.Backend}
 	add := func(kind string, i int, op spec.Op, r *reader) error {
 		err := r.err
 		if err == nil {

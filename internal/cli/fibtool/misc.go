@@ -124,8 +124,16 @@ func execIn(c *call) error {
 	if err != nil {
 		return err
 	}
-	if c.peek() == "--" {
-		c.args = c.args[1:]
+	// Without -- what follows is the command, as in ip vrf exec; key words are only before --.
+	var port string
+	var hostDNS bool
+	if i := slices.Index(c.args, "--"); i >= 0 {
+		argv := c.args[i+1:]
+		c.args = c.args[:i]
+		if err := c.keywords([]keyword{c.text("port", &port), c.flagword("hostdns", &hostDNS)}, nil); err != nil {
+			return err
+		}
+		c.args = argv
 	}
 	if len(c.args) == 0 {
 		return c.usagef("missing a command")
@@ -133,7 +141,7 @@ func execIn(c *call) error {
 	if c.tool.Enter == nil {
 		return errNoEnter
 	}
-	return c.tool.Enter.Exec(c.ctx, which, c.args)
+	return c.tool.Enter.Exec(c.ctx, which, port, hostDNS, c.args)
 }
 
 func identify(c *call) error {

@@ -44,7 +44,7 @@ var root = &command{sub: []*command{
 	{name: "diff", args: "SIDE SIDE", short: "compare two tables", long: diffHelp, run: diff},
 	{name: "bench", args: "[routes N] [changes N]", short: "measure inserts, deletes and lookups on this machine", run: bench},
 	{name: "stats", args: "", short: "counts of the daemon", run: stats},
-	{name: "exec", args: "FIB -- COMMAND [ARG]...", short: "run a program, and its children, in a FIB", run: execIn},
+	{name: "exec", args: "FIB [port DEV] [hostdns] -- COMMAND [ARG]...", short: "run a program, and its children, in a FIB", run: execIn},
 	{name: "identify", args: "[PID]", short: "the FIB that a process is in", run: identify},
 	{name: "pids", args: "FIB", short: "the processes in a FIB", run: pids},
 }}

@@ -40,8 +40,8 @@ type Tool struct {
 
 // Enterer starts and finds processes in FIBs of this host.
 type Enterer interface {
-	// Exec replaces this process by a command in a FIB; it returns only with an error.
-	Exec(ctx context.Context, fib string, argv []string) error
+	// Exec replaces this process by a command in a FIB, at one of its ports or, with "", at any; it returns only with an error.
+	Exec(ctx context.Context, fib, port string, hostDNS bool, argv []string) error
 	// Identify returns the FIB of a process, "" if it is in none.
 	Identify(pid int) (string, error)
 	// Pids returns the processes of a FIB.

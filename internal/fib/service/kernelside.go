@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -51,8 +52,22 @@ func (s *Service) tellKernel(ctx context.Context, ops []spec.Op) error {
 		if err := s.kern.Apply(ctx, s.kernelFIBs(s.ready)); err != nil {
 			return err
 		}
-		for _, f := range s.fibs {
-			s.follow(f)
+		for _, op := range ops {
+			// A device that came into a FIB, or left it, may have another index.
+			if f, err := s.find(op.FIB); err == nil && (op.Do == spec.PortAdd || op.Do == spec.PortDel) {
+				s.retryIn(f)
+				s.follow(f)
+				if f.Backend != spec.None {
+					if err := s.kern.SyncRoutes(ctx, f.t, s.keep(f)); err != nil {
+						return err
+					}
+				}
+			}
+			if op.Do == spec.FIBAdd {
+				if f := s.fibs[op.NewFIB.ID]; f != nil {
+					s.follow(f)
+				}
+			}
 		}
 	}
 	put, del := map[fib.ID][]netip.Prefix{}, map[fib.ID][]netip.Prefix{}
@@ -65,7 +80,9 @@ func (s *Service) tellKernel(ctx context.Context, ops []spec.Op) error {
 		case spec.NeighAdd, spec.NeighReplace:
 			err = s.kern.SetNeigh(f.ID, *op.Neigh, op.Do == spec.NeighAdd)
 		case spec.NeighDel:
-			err = s.kern.DelNeigh(f.ID, *op.Neigh)
+			if err = s.kern.DelNeigh(f.ID, *op.Neigh); errors.Is(err, fib.ErrNotFound) && op.Neigh.LLAddr != "" {
+				err = nil
+			}
 		case spec.RouteAdd, spec.RouteChange, spec.RouteReplace, spec.RouteDel:
 			p := op.Route.Dst
 			if _, in := f.t.Get(p); f.mirrored(p) && in {
@@ -73,8 +90,6 @@ func (s *Service) tellKernel(ctx context.Context, ops []spec.Op) error {
 			} else if f.Kernel != spec.KernelNone {
 				del[f.ID] = append(del[f.ID], p)
 			}
-		case spec.NextHopReplace:
-			err = nil
 		}
 		if err != nil {
 			return err
@@ -151,6 +166,7 @@ func (s *Service) untellKernel(ctx context.Context, ops []spec.Op) {
 	}
 	if slices.ContainsFunc(ops, func(o spec.Op) bool { return structural(o.Do) }) {
 		complain(s.kern.Apply(ctx, s.kernelFIBs(s.ready)))
+		s.retry()
 	}
 	for _, op := range ops {
 		if op.Neigh == nil {
@@ -174,10 +190,11 @@ func (s *Service) ready(id fib.ID, p spec.Port) bool {
 	if _, ok := s.links.Index(id, p.Key()); ok {
 		return true
 	}
-	if p.VLAN == 0 {
-		return false
+	dev := p.Key() // it may still be outside the FIB's namespace
+	if p.VLAN != 0 {
+		dev = p.Parent
 	}
-	_, ok := s.links.Index(0, p.Parent)
+	_, ok := s.links.Index(0, dev)
 	return ok
 }
 
@@ -193,7 +210,7 @@ func (s *Service) restoreKernel(ctx context.Context) {
 			s.log.Error("kernel", "what", what, "err", err)
 		}
 	}
-	complain("FIBs and ports", s.kern.Apply(ctx, s.kernelFIBs(s.ready)))
+	complain("FIBs and ports", s.kern.Restore(ctx, s.kernelFIBs(s.ready)))
 	s.retry()
 	for k, n := range s.neighs {
 		if f := s.fibs[k.fib]; f != nil && f.Backend != spec.None {
@@ -218,7 +235,7 @@ func (s *Service) follow(f *fibState) {
 		return
 	}
 	f.dirty, f.work, f.stop = map[netip.Prefix]struct{}{}, make(chan struct{}, 1), make(chan struct{})
-	go s.tell(f)
+	s.wg.Go(func() { s.tell(f) })
 }
 
 // retryKernel is how long after an error the kernel's table is compared again.

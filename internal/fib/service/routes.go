@@ -173,7 +173,7 @@ func (s *Service) way(f *fibState, r spec.Route) (way, error) {
 		if h.id == 0 {
 			return way{}, noDevice(h.device())
 		}
-		return way{id: h.id}, nil
+		return way{id: h.id}, s.reaches(f, h)
 	case t == fib.Lookup:
 		to, err := s.find(r.Table)
 		if err != nil {
@@ -183,12 +183,12 @@ func (s *Service) way(f *fibState, r spec.Route) (way, error) {
 	case len(r.Hops) == 0:
 		return way{single: fib.NextHop{Type: t}}, nil
 	case len(r.Hops) == 1 && r.Hops[0].Weight <= 1:
-		hop, err := s.hop(f.ID, t, r.Hops[0])
+		hop, err := s.hopIn(f, t, r.Hops[0])
 		return way{single: hop}, err
 	}
 	w := way{}
 	for _, h := range r.Hops {
-		hop, err := s.hop(f.ID, t, h)
+		hop, err := s.hopIn(f, t, h)
 		if err != nil {
 			return way{}, err
 		}
@@ -199,6 +199,36 @@ func (s *Service) way(f *fibState, r spec.Route) (way, error) {
 
 func noDevice(dev string) error {
 	return &fib.FieldError{Field: "dev", Value: dev, Want: "a device that is there"}
+}
+
+// hopIn is hop for a route of a FIB. With a kernel side its packets leave by the FIB's own ports only.
+func (s *Service) hopIn(f *fibState, t fib.Type, h spec.Hop) (fib.NextHop, error) {
+	if err := s.own(f, h.Dev); err != nil && t != fib.Local {
+		return fib.NextHop{}, err
+	}
+	return s.hop(f.ID, t, h)
+}
+
+func (s *Service) own(f *fibState, dev string) error {
+	if p := s.ports[dev]; f.Backend == spec.None || p != nil && p.fib == f.ID {
+		return nil
+	}
+	return &fib.FieldError{Field: "dev", Value: dev, Want: "a port of fib " + f.title()}
+}
+
+// reaches is own for the devices of a next hop or group.
+func (s *Service) reaches(f *fibState, h *hopState) error {
+	if h.Hop != nil {
+		return s.own(f, h.Hop.Dev)
+	}
+	for _, m := range h.Group {
+		if n := s.hops[m.ID]; n != nil && n.Hop != nil {
+			if err := s.own(f, n.Hop.Dev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Service) hop(id fib.ID, t fib.Type, h spec.Hop) (fib.NextHop, error) {
@@ -216,15 +246,19 @@ func (s *Service) retry() {
 		s.retryHop(h)
 	}
 	for _, f := range s.fibs {
-		f.mu.Lock()
-		for p, r := range f.static {
-			to, err := s.way(f, r.Route)
-			switch {
-			case err != nil && r.active, err == nil && (!r.active || s.moved(f, p, to)):
-				s.settle(f, p, r.active)
-			}
+		s.retryIn(f)
+	}
+}
+
+// retryIn is retry for the routes of one FIB.
+func (s *Service) retryIn(f *fibState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for p, r := range f.static {
+		to, err := s.way(f, r.Route)
+		if err != nil && r.active || err == nil && (!r.active || s.moved(f, p, to)) {
+			s.settle(f, p, r.active)
 		}
-		f.mu.Unlock()
 	}
 }
 

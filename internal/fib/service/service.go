@@ -29,7 +29,7 @@ type Options struct {
 	Set     *fib.Set // nil: a new one
 	Dir     string   // state directory; "": nothing is kept
 	NoSync  bool     // do not wait for the disk (see journal.Open)
-	Links   Links    // nil: the devices of this process
+	Links   Links    // nil: no devices
 	Kernel  Kernel   // nil: none
 	Feeds   Feeds    // nil: none
 	Backend string   // of FIBs that do not say one; "": none without Kernel, else the first that works
@@ -45,10 +45,17 @@ type Links interface {
 	Name(id fib.ID, index uint32) string
 }
 
+type noLinks struct{}
+
+func (noLinks) Index(fib.ID, string) (uint32, bool) { return 0, false }
+func (noLinks) Name(fib.ID, uint32) string          { return "" }
+
 // Kernel is the kernel side, see package kernel. All methods may block.
 type Kernel interface {
-	// Apply makes FIBs and ports all that there are, and returns what the kernel calls them.
+	// Apply makes FIBs and ports all that there are. It fails when a FIB that goes has processes.
 	Apply(ctx context.Context, fibs []KernelFIB) error
+	// Restore is Apply after a start, when it is too late to refuse that a FIB goes.
+	Restore(ctx context.Context, fibs []KernelFIB) error
 	// Bound returns the back end that a FIB got, and its device.
 	Bound(id fib.ID) (backend, device string)
 	// SyncRoutes makes the routes that keep returns true for all the routes of a FIB in its kernel table; nil is none.
@@ -113,6 +120,7 @@ type Service struct {
 
 	ways   ways
 	counts counts
+	wg     sync.WaitGroup // of goroutines that read tables
 }
 
 // item is something wanted, and whether the configuration says it.
@@ -194,7 +202,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.links == nil {
-		s.links = NewHostLinks()
+		s.links = noLinks{}
 	}
 	if s.kern == nil {
 		s.def = spec.None
@@ -442,6 +450,7 @@ func (s *Service) Close() error {
 	for _, f := range running {
 		errs = append(errs, f.Close())
 	}
+	s.wg.Wait()
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}

@@ -269,8 +269,24 @@ func (s *Service) delPort(op *spec.Op) (undo, error) {
 		}
 	}
 	op.FIB = p.fib.String()
+	// Neighbours are of a port, and go with it; routes wait for it to come back.
+	neighs := map[neighKey]*item[spec.Neigh]{}
+	for k, n := range s.neighs {
+		if k.fib == p.fib && k.dev == key {
+			if n.config {
+				return nil, &ConfigError{"neigh " + k.dst.String() + " of port " + key}
+			}
+			neighs[k] = n
+		}
+	}
+	for k := range neighs {
+		delete(s.neighs, k)
+	}
 	delete(s.ports, key)
-	return func() { s.ports[key] = p }, nil
+	return func() {
+		s.ports[key] = p
+		maps.Copy(s.neighs, neighs)
+	}, nil
 }
 
 func (s *Service) setNeigh(f *fibState, op *spec.Op, config bool) (undo, error) {
@@ -325,6 +341,7 @@ func (s *Service) delNeigh(f *fibState, op *spec.Op) (undo, error) {
 		return nil, &ConfigError{op.About()}
 	}
 	delete(s.neighs, k)
+	op.Neigh = &old.v // with its address: the kernel may have lost it
 	return func() { s.neighs[k] = old }, nil
 }
 
