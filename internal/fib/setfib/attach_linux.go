@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"midplane/internal/fib/binding"
@@ -141,6 +142,11 @@ func enforceAt(dir *os.File, at ebpf.AttachType, want *program, r rule) error {
 }
 
 func load(p program, r rule) (*ebpf.Program, error) {
+	var before unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &before) == nil && rlimit.RemoveMemlock() == nil { // needed before Linux 5.11
+		// The limit is the caller's, and would be that of the program which he runs.
+		defer func() { _ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &before) }()
+	}
 	spec := &ebpf.ProgramSpec{Name: p.name, Type: p.kind, AttachType: p.attach, Instructions: p.code, License: "MIT"}
 	l, err := ebpf.NewProgram(spec)
 	if err == nil || r.addrs == nil || errors.Is(err, unix.EPERM) {

@@ -366,3 +366,101 @@ func TestIntegrationExecSeveralPorts(t *testing.T) {
 		t.Errorf("a port of the other FIB: exit %d, %s", code, errs)
 	}
 }
+
+// A program in a FIB may start another in another FIB.
+func TestIntegrationExecFromFIBToFIB(t *testing.T) {
+	for _, backend := range native {
+		t.Run(string(backend), func(t *testing.T) {
+			b := newNativeBox(t, backend, 1)
+			b.exec(0, b.execArgs("red", b.self, "fib-serve", "tcp4", ":80", "red")...).ExpectLine("listening")
+			b.exec(1, b.execArgs("blue", b.self, "fib-serve", "tcp4", ":80", "blue")...).ExpectLine("listening")
+			for i, name := range fibNames {
+				if got := strings.TrimSpace(b.clients[i].Run(b.self, "fib-get", "tcp", serverAddr+":80")); got != name {
+					t.Errorf("client %d got %q, want %q", i, got, name)
+				}
+				if pids := b.pids(i); len(pids) != 1 {
+					t.Errorf("processes of %s: %v, want one", name, pids)
+				}
+			}
+		})
+	}
+}
+
+// From a FIB that is a cgroup to one that is a namespace, the cgroup is left: its programs know other devices.
+func TestIntegrationExecFromRulesToNetns(t *testing.T) {
+	b := newNativeBox(t, binding.Rules, 1)
+	other := newNativeBox(t, binding.Netns, 1)
+	b.exec(0, other.execArgs("red", b.self, "fib-serve", "tcp4", ":80", "from blue to the other red")...).ExpectLine("listening")
+	if got := strings.TrimSpace(other.clients[1].Run(b.self, "fib-get", "tcp", serverAddr+":80")); got != "from blue to the other red" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// ProtectControlGroups= of systemd and most containers have cgroups mounted read-only: Exec brings its own mount.
+func TestIntegrationExecWithCgroupsReadOnly(t *testing.T) {
+	b := newNativeBox(t, binding.Rules, 1)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := findMount(string(mounts))
+	if at == "" {
+		t.Skip("no cgroup2 file system is mounted here; the guest of TestIntegrationExecVRF has none either")
+	}
+	script := fmt.Sprintf("mount -o remount,bind,ro %[1]s && ! mkdir %[1]s/x && exec %s", at, strings.Join(b.execArgs("blue", b.self, "fib-serve", "tcp4", ":80", "blue"), " "))
+	b.start("unshare", "--mount", "sh", "-c", script).ExpectLine("listening")
+	if got := strings.TrimSpace(b.clients[0].Run(b.self, "fib-get", "tcp", serverAddr+":80")); got != "blue" {
+		t.Errorf("got %q", got)
+	}
+	if pids := b.pids(0); len(pids) != 1 {
+		t.Errorf("processes %v", pids)
+	}
+}
+
+// The kernel opens further subflows of Multipath TCP by itself, so the program refuses its sockets. Go's listeners, which
+// want it, do without then: fib-serve is one.
+func TestIntegrationExecWithoutMultipathTCP(t *testing.T) {
+	b := newNativeBox(t, binding.Rules, 1)
+	code, _, errs := finish(t, b.exec(0, "/usr/bin/python3", "-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)"))
+	if code == 0 || !strings.Contains(errs, "Operation not permitted") {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+}
+
+// Programs start in a FIB, many at once and in two FIBs, while those of others end and cgroups without processes are removed.
+func TestIntegrationExecManyAtOnce(t *testing.T) {
+	b := newNativeBox(t, binding.Rules, 1)
+	stop := make(chan struct{})
+	swept := make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				swept <- nil
+				return
+			default:
+			}
+			if err := b.do(func() error { _, err := Refresh(b.dir); return err }); err != nil {
+				swept <- err
+				return
+			}
+		}
+	}()
+	for range 5 {
+		var procs []*lab.Proc
+		for i := range 10 {
+			procs = append(procs, b.exec(i%2, "sh", "-c", "grep -o 'midplane-fib/.*' /proc/self/cgroup"))
+		}
+		for i, p := range procs {
+			code, out, errs := finish(t, p)
+			want := group{uint32(fibID(i % 2)), b.netns, ""}.String()
+			if code != 0 || strings.TrimSpace(out) != "midplane-fib/"+want {
+				t.Errorf("program in %s: exit %d, %s%s", want, code, out, errs)
+			}
+		}
+	}
+	close(stop)
+	if err := <-swept; err != nil {
+		t.Errorf("refresh beside it: %v", err)
+	}
+}

@@ -119,18 +119,18 @@ func bind4(r rule, setsErrno bool) asm.Instructions {
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, addrPort, asm.Word),
 		asm.LoadMem(asm.R2, asm.R6, addrIP4, asm.Word),
-		asm.JNE.Imm(asm.R2, 0, "specific"),
-		asm.JEq.Imm(asm.R7, 0, "allow"),
-		asm.Ja.Label("deny"),
 	}
-	c = append(c, choose4(r, "specific")...)
+	c = append(c, choose4(r)...)
 	return append(c, bindEnd(r, setsErrno)...)
 }
 
-// choose4 jumps by the IPv4 address in R2.
-func choose4(r rule, symbol string) asm.Instructions {
+// choose4 jumps by the IPv4 address in R2 and the number in R7.
+func choose4(r rule) asm.Instructions {
 	c := asm.Instructions{
-		asm.Mov.Reg(asm.R3, asm.R2).WithSymbol(symbol),
+		asm.JNE.Imm(asm.R2, 0, "specific").WithSymbol("ipv4"),
+		asm.JEq.Imm(asm.R7, 0, "allow"),
+		asm.Ja.Label("deny"),
+		asm.Mov.Reg(asm.R3, asm.R2).WithSymbol("specific"),
 		asm.And.Imm(asm.R3, word([]byte{0xff, 0, 0, 0})),
 		asm.JEq.Imm32(asm.R3, word([]byte{127, 0, 0, 0}), "allow"), // loopback
 		asm.And.Imm(asm.R3, word([]byte{0xf0, 0, 0, 0})),
@@ -167,7 +167,7 @@ func bind6(r rule, setsErrno bool) asm.Instructions {
 	c = append(c, asm.JEq.Imm(asm.R7, 0, "allow"), asm.Ja.Label("deny"))
 	begin("mapped")
 	skip("loop6", 0, 0, word([]byte{0, 0, 0xff, 0xff}))
-	c = append(c, asm.Mov.Reg(asm.R2, asm.R5), asm.Ja.Label("specific"))
+	c = append(c, asm.Mov.Reg(asm.R2, asm.R5), asm.Ja.Label("ipv4"))
 	begin("loop6")
 	skip("link6", 0, 0, 0, word([]byte{0, 0, 0, 1}))
 	c = append(c, asm.Ja.Label("allow"))
@@ -192,7 +192,7 @@ func bind6(r rule, setsErrno bool) asm.Instructions {
 		}
 	}
 	c = append(c, asm.Ja.Label("deny"))
-	c = append(c, choose4(r, "specific")...)
+	c = append(c, choose4(r)...)
 	return append(c, bindEnd(r, setsErrno)...)
 }
 

@@ -117,7 +117,8 @@ func splitGroup(path string) (base, name string) {
 
 // vrfGroup returns the device whose cgroup of ip-vrf(8) (…/vrf/NAME) a path is in.
 func vrfGroup(path string) string {
-	if i := strings.LastIndex(path+"/", "/vrf/"); i >= 0 {
+	path += "/"
+	if i := strings.LastIndex(path, "/vrf/"); i >= 0 {
 		device, _, _ := strings.Cut(path[i+len("/vrf/"):], "/")
 		return device
 	}
