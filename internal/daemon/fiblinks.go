@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"maps"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -11,17 +12,24 @@ import (
 // fibLinks are the devices of the host's namespace and of those that FIBs are. It lists a namespace's devices when it does
 // not know a name, and when it was told that something changed.
 type fibLinks struct {
-	list func(netns string) (map[string]uint32, error) // "" is the host's
+	list func(netns string) ([]device, error) // "" is the host's
 
 	mu     sync.Mutex
 	spaces map[fib.ID]string
 	known  map[string]*devices
 }
 
+type device struct {
+	name  string
+	index uint32
+	addrs []netip.Prefix
+}
+
 type devices struct {
 	read  time.Time
 	index map[string]uint32
 	name  map[uint32]string
+	addrs map[string][]netip.Prefix
 }
 
 // linksAge is how long a list is believed when a name is not in it: a burst of questions is one listing.
@@ -55,11 +63,10 @@ func (l *fibLinks) of(id fib.ID, has func(*devices) bool) *devices {
 	if d != nil && (has(d) || time.Since(d.read) < linksAge) {
 		return d
 	}
-	d = &devices{read: time.Now(), name: map[uint32]string{}}
-	// A namespace that cannot be looked into has no devices, for now.
-	d.index, _ = l.list(space)
-	for n, i := range d.index {
-		d.name[i] = n
+	d = &devices{read: time.Now(), index: map[string]uint32{}, name: map[uint32]string{}, addrs: map[string][]netip.Prefix{}}
+	all, _ := l.list(space) // a namespace that cannot be looked into has no devices, for now
+	for _, dev := range all {
+		d.index[dev.name], d.name[dev.index], d.addrs[dev.name] = dev.index, dev.name, dev.addrs
 	}
 	l.known[space] = d
 	return d
@@ -80,4 +87,12 @@ func (l *fibLinks) Name(id fib.ID, index uint32) string {
 	defer l.mu.Unlock()
 	d := l.of(id, func(d *devices) bool { return d.name[index] != "" })
 	return d.name[index]
+}
+
+// Addrs implements service.Links.
+func (l *fibLinks) Addrs(id fib.ID, device string) []netip.Prefix {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.of(id, func(d *devices) bool { return d.index[device] != 0 })
+	return d.addrs[device]
 }

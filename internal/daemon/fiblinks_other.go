@@ -5,12 +5,13 @@ package daemon
 import (
 	"context"
 	"net"
+	"net/netip"
 
 	"midplane/internal/sys"
 )
 
 // listDevices lists the devices of this host.
-func listDevices(space string) (map[string]uint32, error) {
+func listDevices(space string) ([]device, error) {
 	if space != "" {
 		return nil, &sys.UnsupportedError{Feature: "network namespaces"}
 	}
@@ -18,11 +19,18 @@ func listDevices(space string) (map[string]uint32, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := make(map[string]uint32, len(all))
+	var l []device
 	for _, i := range all {
-		m[i.Name] = uint32(i.Index)
+		d := device{name: i.Name, index: uint32(i.Index)}
+		addrs, _ := i.Addrs() // one that went meanwhile has none
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				d.addrs = append(d.addrs, p)
+			}
+		}
+		l = append(l, d)
 	}
-	return m, nil
+	return l, nil
 }
 
 // watchDevices is for Linux: elsewhere a device is looked up when it is named.

@@ -55,6 +55,7 @@ func (s *Service) tellKernel(ctx context.Context, ops []spec.Op) error {
 		for _, op := range ops {
 			// A device that came into a FIB, or left it, may have another index.
 			if f, err := s.find(op.FIB); err == nil && (op.Do == spec.PortAdd || op.Do == spec.PortDel) {
+				s.connect(f)
 				s.retryIn(f)
 				s.follow(f)
 				if f.Backend != spec.None {
@@ -114,10 +115,11 @@ func (f *fibState) mirrored(p netip.Prefix) bool {
 	case spec.KernelNone:
 		return false
 	case spec.KernelAll:
-		return true
+		st := f.static[p]
+		return st == nil || !st.implied
 	}
 	st := f.static[p]
-	return st != nil && st.active
+	return st != nil && st.active && !st.implied
 }
 
 // syncAll compares the kernel's tables with what they should have.
@@ -138,18 +140,18 @@ func (s *Service) keep(f *fibState) func(netip.Prefix) bool {
 	switch f.Kernel {
 	case spec.KernelNone:
 		return nil
-	case spec.KernelAll:
-		return func(netip.Prefix) bool { return true }
 	}
+	all := f.Kernel == spec.KernelAll
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	in := make(map[netip.Prefix]bool, len(f.static))
+	in := make(map[netip.Prefix]bool, len(f.static)) // static routes: whether the kernel is told
 	for p, st := range f.static {
-		if st.active {
-			in[p] = true
-		}
+		in[p] = st.active && !st.implied // the kernel has those of addresses by itself
 	}
-	return func(p netip.Prefix) bool { return in[p] }
+	return func(p netip.Prefix) bool {
+		told, static := in[p]
+		return told || all && !static
+	}
 }
 
 // untellKernel brings the kernel back to what is wanted after operations were taken back.
@@ -257,11 +259,14 @@ func (s *Service) tell(f *fibState) {
 		f.mu.Unlock()
 		var err error
 		if all {
-			err = s.kern.SyncRoutes(ctx, f.t, func(netip.Prefix) bool { return true })
+			err = s.kern.SyncRoutes(ctx, f.t, s.keep(f))
 		} else {
 			var put, del []netip.Prefix
 			for p := range dirty {
-				if _, ok := f.t.Get(p); ok {
+				f.mu.RLock()
+				told := f.mirrored(p)
+				f.mu.RUnlock()
+				if _, ok := f.t.Get(p); ok && told {
 					put = append(put, p)
 				} else {
 					del = append(del, p)

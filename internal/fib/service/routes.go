@@ -22,7 +22,11 @@ func (s *Service) setRoute(f *fibState, op *spec.Op, config bool) (undo, error) 
 		}
 	}
 	op.Route = &r
-	old := f.static[r.Dst]
+	there := f.static[r.Dst]
+	old := there
+	if old != nil && old.implied {
+		old = nil
+	}
 	switch {
 	case old != nil && op.Do == spec.RouteAdd:
 		return nil, exists(op.About())
@@ -38,10 +42,13 @@ func (s *Service) setRoute(f *fibState, op *spec.Op, config bool) (undo, error) 
 		return nil, err
 	}
 	n := &staticRoute{Route: r, config: config, active: err == nil}
+	if n.under = there; old != nil {
+		n.under = old.under
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n.active {
-		if err := s.activate(f, old != nil && old.active, r.Dst, to); err != nil {
+		if err := s.activate(f, there != nil && there.active, r.Dst, to); err != nil {
 			return nil, err
 		}
 	}
@@ -55,8 +62,8 @@ func (s *Service) setRoute(f *fibState, op *spec.Op, config bool) (undo, error) 
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		restore(f.static, r.Dst, old)
-		s.settle(f, r.Dst, n.active || old != nil && old.active)
+		restore(f.static, r.Dst, there)
+		s.settle(f, r.Dst, n.active || there != nil && there.active)
 	}, nil
 }
 
@@ -117,9 +124,9 @@ func (s *Service) settle(f *fibState, p netip.Prefix, inTable bool) {
 func (s *Service) delRoute(f *fibState, op *spec.Op) (undo, error) {
 	p := op.Route.Dst
 	old := f.static[p]
-	if old == nil {
+	if old == nil || old.implied {
 		if _, ok := f.t.Get(p); ok {
-			return nil, &fib.OpError{Op: "del", What: op.About(), Err: fmt.Errorf("%w as a static one: it is of the FIB's source", fib.ErrNotFound)}
+			return nil, &fib.OpError{Op: "del", What: op.About(), Err: fmt.Errorf("%w as a static one: it is of the FIB's source or of an address", fib.ErrNotFound)}
 		}
 		return nil, notFound(op.About())
 	}
@@ -131,7 +138,7 @@ func (s *Service) delRoute(f *fibState, op *spec.Op) (undo, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.static, p)
+	restore(f.static, p, old.under)
 	s.statics--
 	if old.active {
 		s.settle(f, p, true)
@@ -144,7 +151,7 @@ func (s *Service) delRoute(f *fibState, op *spec.Op) (undo, error) {
 		old.active = false
 		f.static[p] = old
 		if active {
-			s.settle(f, p, false)
+			s.settle(f, p, old.under != nil && old.under.active)
 		}
 	}, nil
 }
@@ -246,6 +253,7 @@ func (s *Service) retry() {
 		s.retryHop(h)
 	}
 	for _, f := range s.fibs {
+		s.connect(f)
 		s.retryIn(f)
 	}
 }

@@ -43,12 +43,15 @@ type Links interface {
 	Index(id fib.ID, device string) (uint32, bool)
 	// Name is the opposite; "" if there is none.
 	Name(id fib.ID, index uint32) string
+	// Addrs returns the addresses of a device, with the lengths of their networks.
+	Addrs(id fib.ID, device string) []netip.Prefix
 }
 
 type noLinks struct{}
 
 func (noLinks) Index(fib.ID, string) (uint32, bool) { return 0, false }
 func (noLinks) Name(fib.ID, uint32) string          { return "" }
+func (noLinks) Addrs(fib.ID, string) []netip.Prefix { return nil }
 
 // Kernel is the kernel side, see package kernel. All methods may block.
 type Kernel interface {
@@ -156,6 +159,9 @@ type staticRoute struct {
 	spec.Route
 	config bool
 	active bool // it is in the table
+
+	implied bool         // it is of an address of a port; nobody asked for it
+	under   *staticRoute // the implied one of the same prefix
 }
 
 type hopState struct {

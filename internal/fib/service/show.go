@@ -40,6 +40,9 @@ func (f *fibState) info() spec.FIBInfo {
 	i.IPv4, i.IPv6 = f.t.Len()
 	i.Generation = f.t.Generation()
 	for _, st := range f.static {
+		if st.implied {
+			continue
+		}
 		if st.active {
 			i.Static++
 		} else {
@@ -121,7 +124,7 @@ func (s *Service) hiddenOf(f *fibState) []spec.RouteInfo {
 	f.mu.RLock()
 	var l []spec.RouteInfo
 	for p, st := range f.static {
-		if !st.active {
+		if !st.active && !st.implied {
 			l = append(l, spec.RouteInfo{FIB: f.ID, Name: f.Name, Dst: p, Type: cmp.Or(st.Type, spec.Unicast), Proto: cmp.Or(st.Proto, "static"), NHID: st.NHID, Hops: wantedHops(st.Hops), Multi: len(st.Hops) > 1, State: "pending"})
 		}
 	}
@@ -372,7 +375,7 @@ func (s *Service) Flush(ctx context.Context, q spec.RouteQuery) (int, error) {
 		f.mu.RLock()
 		st := f.static[i.Dst]
 		f.mu.RUnlock()
-		if st == nil || st.config || i.State == "shadowed" {
+		if st == nil || st.config || st.implied || i.State == "shadowed" {
 			return true
 		}
 		if ops = append(ops, spec.Op{Do: spec.RouteDel, FIB: f.ID.String(), Route: &spec.Route{Dst: i.Dst}}); len(ops) == spec.MaxBatch {

@@ -182,7 +182,8 @@ func (s *Service) delFIB(f *fibState) (undo, error) {
 	for k := range neighs {
 		delete(s.neighs, k)
 	}
-	s.statics -= len(f.static)
+	statics := f.wantedRoutes()
+	s.statics -= statics
 	delete(s.fibs, f.ID)
 	delete(s.names, f.Name)
 	s.byTable.Delete(uint32(f.ID))
@@ -194,7 +195,7 @@ func (s *Service) delFIB(f *fibState) (undo, error) {
 		if f.Name != "" {
 			s.names[f.Name] = f.ID
 		}
-		s.statics += len(f.static)
+		s.statics += statics
 		maps.Copy(s.neighs, neighs)
 	}, nil
 }
@@ -251,7 +252,11 @@ func (s *Service) addPort(f *fibState, op *spec.Op, config bool) (undo, error) {
 		return nil, tooMany("port "+key, spec.MaxPorts)
 	}
 	s.ports[key] = &portState{Port: *op.Port, fib: f.ID, config: config}
-	return func() { delete(s.ports, key) }, nil
+	s.connect(f)
+	return func() {
+		delete(s.ports, key)
+		s.connect(f)
+	}, nil
 }
 
 func (s *Service) delPort(op *spec.Op) (undo, error) {
@@ -283,9 +288,11 @@ func (s *Service) delPort(op *spec.Op) (undo, error) {
 		delete(s.neighs, k)
 	}
 	delete(s.ports, key)
+	s.connect(s.fibs[p.fib])
 	return func() {
 		s.ports[key] = p
 		maps.Copy(s.neighs, neighs)
+		s.connect(s.fibs[p.fib])
 	}, nil
 }
 
@@ -375,7 +382,7 @@ func (s *Service) wanted() iter.Seq[spec.Op] {
 		for _, id := range ids {
 			f := s.fibs[id]
 			for _, r := range f.static {
-				if !r.config && !yield(spec.Op{Do: spec.RouteAdd, FIB: id.String(), Route: &r.Route}) {
+				if !r.config && !r.implied && !yield(spec.Op{Do: spec.RouteAdd, FIB: id.String(), Route: &r.Route}) {
 					return
 				}
 			}
