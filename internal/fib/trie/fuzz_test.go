@@ -3,6 +3,8 @@ package trie
 import (
 	"math/rand/v2"
 	"testing"
+
+	"midplane/internal/fib/image"
 )
 
 // FuzzTree makes the changes that the fuzzer writes, three octets each, to a tree and its slow twin, in an image that may
@@ -27,7 +29,7 @@ func FuzzTree(f *testing.F) {
 				w.delete(k, n)
 				continue
 			}
-			nh := 1 + uint32(b[2])<<(b[0]>>5&3*8)
+			nh := 1 + uint32(b[2])<<(b[0]>>5&3*8)&(image.MaxID-1)
 			old, err := w.tree.Insert(k, n, nh)
 			if err == ErrFull {
 				continue
