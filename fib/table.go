@@ -228,8 +228,25 @@ func (t *Table) lookupLocked(family uint32, k image.Key) (NextHopID, bool) {
 // LookupBatch looks up many addresses, which is faster than one after the other: nhs[i] is that of addrs[i], 0 if there
 // is no route. Both slices belong to the caller; nhs is at least as long as addrs.
 func (t *Table) LookupBatch(addrs []netip.Addr, nhs []NextHopID) {
-	for i, a := range addrs {
-		nhs[i], _ = t.Lookup(a)
+	nhs = nhs[:len(addrs)]
+	var b image.Batch
+	for len(addrs) > 0 {
+		n := fillBatch(&b, addrs)
+		if n == 0 { // an address that is not valid
+			nhs[0], addrs, nhs = 0, addrs[1:], nhs[1:]
+			continue
+		}
+		d := t.desc.Load()
+		if family := b.Family; !t.set.im.LookupBatch(d, family, &b) || t.desc.Load() != d {
+			for i := range n {
+				nhs[i], _ = t.lookupLocked(family, image.Key{Hi: b.Hi[i], Lo: b.Lo[i]})
+			}
+		} else {
+			for i, nh := range b.Best[:n] {
+				nhs[i] = NextHopID(nh)
+			}
+		}
+		addrs, nhs = addrs[n:], nhs[n:]
 	}
 }
 
