@@ -9,6 +9,7 @@ const module = "midplane"
 var cores = []core{
 	{"internal/mono", nil},
 	{"internal/timer", imports("internal/mono")},
+	{"internal/fib/flowhash", nil},
 	{"internal/tipc/wire", nil},
 	{"internal/tipc/buf", imports("internal/mono", "internal/tipc/wire")},
 	{"internal/tipc/monitor", imports("internal/mono", "internal/tipc/wire")},
