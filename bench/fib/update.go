@@ -293,4 +293,3 @@ func seed() {
 	}
 	fmt.Printf("p50 at %d routes to that at %d: insert %.2f, delete %.2f, lookup %.2f\n", sizes[len(sizes)-1], sizes[0], last[0]/first[0], last[1]/first[1], last[2]/first[2])
 }
-
