@@ -203,4 +203,9 @@ func TestIntegrationExecSaysWhatIsMissing(t *testing.T) {
 	if want := "one port to run at"; code != 70 || !strings.Contains(errs, want) {
 		t.Errorf("several ports: exit %d, %s, want %q", code, errs, want)
 	}
+	at := append([]string{several.self, "fib-exec", several.dir, "blue:p1", "host-dns", "--"}, several.self, "fib-serve", "tcp4", ":8080", "at p1")
+	several.start(several.asNobody(at...)...).ExpectLine("listening")
+	if got := strings.TrimSpace(several.clients[1].Run(several.self, "fib-get", "tcp", "198.51.101.1:8080")); got != "at p1" {
+		t.Errorf("the client at p1 got %q", got)
+	}
 }
