@@ -336,7 +336,7 @@ func TestIntegrationFullTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer set.Close()
+	t.Cleanup(func() { set.Close() }) // after the servers have ended
 	var conf Config
 	conf.Feed.Create = true
 	s := b.serve(set, conf)

@@ -29,8 +29,8 @@ const (
 
 // Config of a Session. The zero value is ready to use.
 type Config struct {
-	Feed    feed.Config // Metrics is not used: zebra tells one route of a prefix
-	Silent  bool        // do not answer; for zebra before 8.5, which throws answers away, and without --asic-offload
+	Feed   feed.Config // Metrics is not used: zebra tells one route of a prefix
+	Silent bool        // do not answer; for zebra before 8.5, which throws answers away, and without --asic-offload
 
 	// What a replay's end is told by; see the defaults.
 	Start, Quiet, Limit time.Duration
