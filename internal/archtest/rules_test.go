@@ -24,6 +24,8 @@ var cores = []core{
 		"internal/tipc/discover", "internal/tipc/names", "internal/tipc/node", "internal/tipc/topsrv", "internal/tipc/socket", "internal/tipc/sockif")},
 	{"internal/fib/image", nil},
 	{"internal/fib/trie", imports("internal/fib/image")},
+	{"internal/fib/kernel/neigh", imports("internal/mono")},
+	{"internal/fib/kernel/plan", nil},
 	{"internal/fib/mrt", nil},
 	{"internal/fib/diff", nil},
 }
@@ -66,7 +68,8 @@ var onlyFor = []struct {
 	who  []string
 	why  string
 }{
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
@@ -78,6 +81,7 @@ var onlyFor = []struct {
 	{module + "/internal/lab/proto", []string{"internal/lab/…"}, "the lab's own"},
 	{module + "/internal/sim", nil, "only tests use the simulator"},
 	{module + "/internal/interop", nil, "only tests"},
+	{module + "/internal/fib/fibtest", nil, "only tests (and bench, which is a module of its own)"},
 	{"github.com/google/go-cmp/cmp", nil, "only tests compare with it"},
 	{"pgregory.net/rapid", nil, "only tests draw with it"},
 	{"golang.org/x/net/nettest", nil, "only tests use it"},

@@ -11,6 +11,7 @@ package feed
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 
 	"midplane/fib"
@@ -57,13 +58,26 @@ type Member struct {
 
 // Config is how an Applier treats what a peer says. The zero value is ready to use.
 type Config struct {
-	FIB           func(table uint32) fib.ID // which FIB a table is, 0: none, its routes are refused. nil: that of the same number
-	Create        bool                      // make FIBs that are not there; otherwise their routes are refused
-	Metrics       bool                      // prefixes may have several routes; otherwise each replaces the one before
-	MaxFIBs       int                       // how many FIBs a peer may write to, 0: DefaultMaxFIBs
-	MaxObjects    int                       // how many next-hop objects a peer may define, 0: DefaultMaxObjects
-	MaxAlternates int                       // how many routes may wait behind a better one, 0: DefaultMaxAlternates
+	FIB func(table uint32) fib.ID // which FIB a table is, 0: none, its routes are refused. nil: that of the same number
+	// Open returns the table that a sender's table goes to, for senders that share a FIB with others; nil: that of FIB in
+	// the Set. It is asked for each route. An error that is fib.ErrNotFound says that there is none now.
+	Open          func(table uint32) (Table, fib.ID, error)
+	Create        bool // make FIBs that are not there; otherwise their routes are refused
+	Metrics       bool // prefixes may have several routes; otherwise each replaces the one before
+	MaxFIBs       int  // how many FIBs a peer may write to, 0: DefaultMaxFIBs
+	MaxObjects    int  // how many next-hop objects a peer may define, 0: DefaultMaxObjects
+	MaxAlternates int  // how many routes may wait behind a better one, 0: DefaultMaxAlternates
 }
+
+// Table is what an Applier does with a FIB; *fib.Table is one. Tables of Open must be comparable.
+type Table interface {
+	Get(netip.Prefix) (fib.NextHopID, bool)
+	Insert(netip.Prefix, fib.NextHopID) (old fib.NextHopID, replaced bool, err error)
+	Delete(netip.Prefix) (old fib.NextHopID, deleted bool, err error)
+	All() iter.Seq[fib.Route]
+}
+
+var _ Table = (*fib.Table)(nil)
 
 // Bounds unless configured.
 const (
@@ -119,7 +133,7 @@ type Applier struct {
 
 type table struct {
 	id fib.ID
-	t  *fib.Table
+	t  Table
 }
 
 type altKey struct {
@@ -159,6 +173,9 @@ func (a *Applier) Counters() Counters {
 
 // table finds the FIB of a sender's table, and makes it where that is wanted.
 func (a *Applier) table(n uint32, create bool) (*table, error) {
+	if a.conf.Open != nil {
+		return a.open(n)
+	}
 	if t := a.tables[n]; t != nil {
 		if cur, ok := a.set.Table(t.id); ok && cur == t.t {
 			return t, nil
@@ -183,6 +200,26 @@ func (a *Applier) table(n uint32, create bool) (*table, error) {
 			return nil, err
 		}
 	}
+	return a.enter(n, id, t), nil
+}
+
+// open is table with Config.Open.
+func (a *Applier) open(n uint32) (*table, error) {
+	t, id, err := a.conf.Open(n)
+	if err != nil {
+		return nil, fmt.Errorf("table %d: %w", n, err)
+	}
+	if e := a.tables[n]; e != nil && e.t == t {
+		return e, nil
+	}
+	if e := a.fibs[id]; (e == nil || e.t != t) && len(a.fibs) >= a.conf.MaxFIBs {
+		return nil, fmt.Errorf("table %d: more than %d FIBs: %w", n, a.conf.MaxFIBs, ErrBound)
+	}
+	return a.enter(n, id, t), nil
+}
+
+// enter notes which FIB a table is.
+func (a *Applier) enter(n uint32, id fib.ID, t Table) *table {
 	if len(a.tables) > 2*a.conf.MaxFIBs { // many numbers of one FIB
 		clear(a.tables)
 	}
@@ -192,7 +229,7 @@ func (a *Applier) table(n uint32, create bool) (*table, error) {
 		a.fibs[id] = e
 	}
 	a.tables[n] = e
-	return e, nil
+	return e
 }
 
 // refuse counts an error.

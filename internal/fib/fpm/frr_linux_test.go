@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -185,12 +184,18 @@ func (b *box) zebra(extra ...string) *lab.Proc {
 		"-z", filepath.Join(b.dir, "zserv.api"), "--vty_socket", b.dir, "-A", "127.0.0.1", "-P", "0", "-u", "frr", "-g", "frr", "--log", "stdout"}, extra...)...))
 }
 
-// vty asks a daemon something over its own socket.
-func (b *box) vty(command string) string {
+// vty asks zebra something over its own socket.
+func (b *box) vty(command string) string { return b.vtyOf("zebra", command) }
+
+func (b *box) vtyOf(daemon string, commands ...string) string {
 	b.t.Helper()
-	out, err := exec.Command("vtysh", "--vty_socket", b.dir, "--config_dir", b.dir, "-d", "zebra", "-c", command).CombinedOutput()
+	args := []string{"--vty_socket", b.dir, "--config_dir", b.dir, "-d", daemon}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	out, err := exec.Command("vtysh", args...).CombinedOutput()
 	if err != nil {
-		b.t.Fatalf("vtysh -c %q: %v\n%s", command, err, out)
+		b.t.Fatalf("vtysh %q: %v\n%s", commands, err, out)
 	}
 	return string(out)
 }
@@ -203,6 +208,11 @@ type serving struct {
 
 func (b *box) serve(set *fib.Set, c Config) *serving {
 	b.t.Helper()
+	return b.serveSession(NewSession(set, c))
+}
+
+func (b *box) serveSession(session *Session) *serving {
+	b.t.Helper()
 	var l net.Listener
 	if err := b.Do(func() (err error) {
 		l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(Port)))
@@ -210,7 +220,7 @@ func (b *box) serve(set *fib.Set, c Config) *serving {
 	}); err != nil {
 		b.t.Fatal(err)
 	}
-	v := NewServer(NewSession(set, c))
+	v := NewServer(session)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- v.Serve(ctx, l) }()
@@ -227,15 +237,6 @@ func (b *box) serve(set *fib.Set, c Config) *serving {
 	}
 	b.t.Cleanup(stop)
 	return &serving{v, stop}
-}
-
-// settled waits for the end of the n-th replay.
-func (s *serving) settled(t *testing.T, z *lab.Proc, n uint64) {
-	t.Helper()
-	if _, ok := lab.Until(3*time.Minute, func() bool { c, _ := s.Counters(); return c.Resyncs >= n }); !ok {
-		c, _ := s.Counters()
-		t.Fatalf("no end of replay %d: %+v, %v\n%s", n, c, s.LastError(), z.Stdout.String())
-	}
 }
 
 // exact compares a FIB with what the kernel has: the same prefixes, leading to the same gateways, and nothing else.
@@ -341,28 +342,117 @@ func TestIntegrationFullTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer set.Close()
-	conf := Config{Quiet: 3 * time.Second}
+	t.Cleanup(func() { set.Close() }) // after the servers have ended
+	var conf Config
 	conf.Feed.Create = true
 	s := b.serve(set, conf)
 	z := b.zebra()
-	start = time.Now()
-	rate := func(what string, s *serving, from time.Time) {
-		c, _ := s.Counters()
-		took := time.Since(from) - conf.Quiet
-		t.Logf("%s: %d routes in %v, %.0f/s; %+v", what, c.Feed.Routes, took, float64(c.Feed.Routes)/took.Seconds(), c)
-	}
-	first := func(s *serving, z *lab.Proc) time.Time {
-		if _, ok := lab.Until(time.Minute, func() bool { c, _ := s.Counters(); return c.Netlink.Routes > 0 }); !ok {
-			t.Fatalf("nothing comes: %v\n%s", s.LastError(), z.Stdout.String())
-		}
-		return time.Now()
-	}
-	from := first(s, z)
-	t.Logf("first route after %v", time.Since(start))
-	s.settled(t, z, 1)
-	rate("first replay", s, from)
+	s.replayed(t, z, 1, "first replay")
 	b.exact(set, want)
+
+	// Our side is killed, at once and again in the middle of the replay. Meanwhile the kernel's routes change.
+	s.stop()
+	b.change(want, 1)
+	b.knows(want)
+	for _, until := range []int64{int64(n) / 3, 0} {
+		session := NewSession(set, conf)
+		if err := session.Adopt(rtnl.TableMain); err != nil {
+			t.Fatal(err)
+		}
+		s = b.serveSession(session)
+		if until == 0 {
+			break
+		}
+		if _, ok := lab.Until(time.Minute, func() bool { c, _ := s.Counters(); return c.Offloaded > uint64(until) }); !ok {
+			t.Fatal("no replay")
+		}
+		s.stop()
+	}
+	s.replayed(t, z, 1, "replay after our side was killed")
+	b.exact(set, want)
+
+	// zebra is killed.
+	z.Kill()
+	b.change(want, 2)
+	z = b.zebra()
+	s.replayed(t, z, 2, "replay after zebra was killed")
+	b.exact(set, want)
+	if c, _ := s.Counters(); c.Failed != 0 || c.NotForFIBs != 0 || c.Feed.Refused != 0 {
+		t.Errorf("refused: %+v", c)
+	}
+
+	s.Flush()
+	if tab, _ := set.Table(fib.ID(rtnl.TableMain)); tab != nil {
+		if v4, v6 := tab.Len(); v4+v6 != 0 {
+			t.Errorf("%d and %d routes are left after Flush", v4, v6)
+		}
+	}
+	for id, h := range set.NextHops() {
+		t.Errorf("next hop %d is left: %v", id, h)
+	}
 }
 
-var _ = fmt.Sprint
+// change deletes, moves and adds some routes, in the kernel and in want.
+func (b *box) change(want routes, round int) {
+	b.t.Helper()
+	gone, moved := routes{}, routes{}
+	for p, gw := range want {
+		switch {
+		case len(gone) < 2000:
+			gone[p] = gw
+		case len(moved) < 2000:
+			moved[p] = gw + 1
+		}
+	}
+	for i := range 2000 {
+		moved[netip.PrefixFrom(netip.AddrFrom4([4]byte{240, byte(round), byte(i >> 8), byte(i)}), 32)] = i
+	}
+	b.del(gone)
+	b.add(moved)
+	for p := range gone {
+		delete(want, p)
+	}
+	for p, gw := range moved {
+		want[p] = gw
+	}
+}
+
+// knows waits until zebra has heard of the kernel's routes.
+func (b *box) knows(want routes) {
+	b.t.Helper()
+	for p, gw := range want {
+		if !p.Addr().Is4() {
+			continue
+		}
+		if _, ok := lab.Until(time.Minute, func() bool {
+			return strings.Contains(b.vty("show ip route "+p.String()+" longer-prefixes"), gateway(p, gw).String())
+		}); !ok {
+			b.t.Fatalf("zebra does not know %s", p)
+		}
+		return
+	}
+}
+
+// replayed waits for the n-th replay, and tells how fast it came.
+func (s *serving) replayed(t *testing.T, z *lab.Proc, n uint64, what string) {
+	t.Helper()
+	before, _ := s.Counters()
+	var begin, last time.Time
+	seen := before.Offloaded
+	if _, ok := lab.Until(3*time.Minute, func() bool {
+		c, _ := s.Counters()
+		if c.Offloaded != seen {
+			if last = time.Now(); begin.IsZero() {
+				begin = last
+			}
+			seen = c.Offloaded
+		}
+		return c.Resyncs >= n && seen != before.Offloaded
+	}); !ok {
+		c, _ := s.Counters()
+		t.Fatalf("%s: no end: %+v, %v\n%s", what, c, s.LastError(), z.Stdout.String())
+	}
+	c, _ := s.Counters()
+	routes := seen - before.Offloaded
+	t.Logf("%s: %d routes in %.2f s, %.0f routes/s; swept %d", what, routes, last.Sub(begin).Seconds(), float64(routes)/last.Sub(begin).Seconds(), c.Feed.Swept)
+}

@@ -54,6 +54,7 @@ type core struct {
 	tables map[uint32]fib.ID
 	n      Counters
 
+	skip  func(*rtnl.Route) bool
 	links map[uint32]uint32 // flags by interface index
 	route rtnl.Route
 	hop   rtnl.NextHop
@@ -61,10 +62,10 @@ type core struct {
 	obj   feed.Object
 }
 
-func newCore(set *fib.Set, tables map[uint32]fib.ID, maxAlternates int) *core {
+func newCore(set *fib.Set, tables map[uint32]fib.ID, open func(uint32) (feed.Table, fib.ID, error), maxAlternates int) *core {
 	return &core{
 		set: set, tables: tables, links: map[uint32]uint32{},
-		sink: feed.New(set, feed.Config{FIB: func(n uint32) fib.ID { return tables[n] }, Metrics: true, MaxAlternates: maxAlternates}),
+		sink: feed.New(set, feed.Config{FIB: func(n uint32) fib.ID { return tables[n] }, Open: open, Metrics: true, MaxAlternates: maxAlternates}),
 	}
 }
 
@@ -121,7 +122,7 @@ func (c *core) decode(b []byte) (use, usable bool) {
 		return false, false
 	}
 	r := &c.route
-	if c.tables[r.Table] == 0 || r.Flags&rtnl.RouteCloned != 0 {
+	if c.tables[r.Table] == 0 || r.Flags&rtnl.RouteCloned != 0 || c.skip != nil && c.skip(r) {
 		c.n.Ignored++
 		return false, false
 	}

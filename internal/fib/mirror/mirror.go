@@ -7,12 +7,19 @@ import (
 
 	"midplane/fib"
 	"midplane/internal/fib/feed"
+	"midplane/internal/fib/rtnl"
 )
 
 // Config says what is mirrored. Set and Tables are required.
 type Config struct {
 	Set    *fib.Set
 	Tables map[uint32]fib.ID // which FIB each kernel table goes to, up to MaxTables; FIBs must exist, and no two tables go to one
+
+	// Open returns what writes to a table's FIB when others write there too, see feed.Config; nil: the FIB itself.
+	Open func(table uint32) (feed.Table, fib.ID, error)
+
+	// Skip says which routes are not mirrored, such as those that a FIB's own kernel side made; nil: none.
+	Skip func(*rtnl.Route) bool
 
 	// Namespace is the path of the network namespace's file, such as /run/netns/blue; "" is the caller's own. Another
 	// one needs CAP_SYS_ADMIN.

@@ -47,7 +47,8 @@ func New(c Config) (*Mirror, error) {
 	if c.Queue == 0 {
 		c.Queue = DefaultQueue
 	}
-	m := &Mirror{conf: c, due: make(chan struct{}, 1), core: newCore(c.Set, c.Tables, c.Alternates)}
+	m := &Mirror{conf: c, due: make(chan struct{}, 1), core: newCore(c.Set, c.Tables, c.Open, c.Alternates)}
+	m.core.skip = c.Skip
 	if c.Adopt {
 		m.core.mark()
 		for n := range c.Tables {

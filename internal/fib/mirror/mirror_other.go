@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"midplane/internal/fib/diff"
+	"midplane/internal/fib/rtnl"
 	"midplane/internal/sys"
 )
 
@@ -33,7 +34,7 @@ func (m *Mirror) Status() Status { return Status{} }
 func (m *Mirror) Resync() {}
 
 // Table returns a *sys.UnsupportedError.
-func Table(string, uint32) diff.Source {
+func Table(string, uint32, ...func(*rtnl.Route) bool) diff.Source {
 	return func(yield func(diff.Route, error) bool) { yield(diff.Route{}, unsupported()) }
 }
 

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"fmt"
+	"slices"
 
 	"midplane/fib"
 	"midplane/internal/fib/diff"
@@ -11,16 +12,17 @@ import (
 )
 
 // Table reads a kernel table for a comparison: of each prefix the route that counts, as far as a FIB can hold it. It is
-// a reading of its own, by other code than the mirror's books. Namespace is as in Config. All of it is held, sorted.
-func Table(namespace string, table uint32) diff.Source {
+// a reading of its own, by other code than the mirror's books. Namespace and skip are as in Config. All of it is held,
+// sorted.
+func Table(namespace string, table uint32, skip ...func(*rtnl.Route) bool) diff.Source {
 	return diff.Sorted(func(yield func(diff.Route, error) bool) {
-		if err := readTable(namespace, table, func(r diff.Route) bool { return yield(r, nil) }); err != nil {
+		if err := readTable(namespace, table, skip, func(r diff.Route) bool { return yield(r, nil) }); err != nil {
 			yield(diff.Route{}, err)
 		}
 	})
 }
 
-func readTable(namespace string, table uint32, yield func(diff.Route) bool) error {
+func readTable(namespace string, table uint32, skip []func(*rtnl.Route) bool, yield func(diff.Route) bool) error {
 	conn, err := dial(namespace, 0)
 	if err != nil {
 		return err
@@ -65,7 +67,7 @@ func readTable(namespace string, table uint32, yield func(diff.Route) bool) erro
 				return err
 			}
 			hops := inWords(&r, objects)
-			if r.Table != table || len(hops) == 0 || stop {
+			if r.Table != table || len(hops) == 0 || stop || slices.ContainsFunc(skip, func(f func(*rtnl.Route) bool) bool { return f(&r) }) {
 				continue
 			}
 			if best.Prefix == r.Dst {
