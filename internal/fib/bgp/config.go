@@ -29,6 +29,10 @@ type Config struct {
 	Set *fib.Set
 	FIB fib.ID // exists
 
+	// Open returns what writes to the FIB when others write there too, see feed.Config; nil: the FIB itself. Next hops are
+	// resolved through the FIB itself in any case.
+	Open func(table uint32) (feed.Table, fib.ID, error)
+
 	ASN      uint32     // 1 to 4294967295
 	RouterID netip.Addr // IPv4
 

@@ -52,9 +52,9 @@ type core struct {
 	key    []byte
 }
 
-func newCore(set *fib.Set, t *fib.Table, viaDefault bool) *core {
+func newCore(set *fib.Set, t *fib.Table, open func(uint32) (feed.Table, fib.ID, error), viaDefault bool) *core {
 	return &core{
-		set: set, table: t, viaDefault: viaDefault, sink: feed.New(set, feed.Config{}),
+		set: set, table: t, viaDefault: viaDefault, sink: feed.New(set, feed.Config{Open: open}),
 		rib: map[netip.Prefix]*hopset{}, sets: map[string]*hopset{}, hops: map[fib.NextHop]uint32{},
 	}
 }

@@ -30,7 +30,7 @@ func newBench(t *testing.T) *bench {
 	if b.table, err = b.set.Create(10, ""); err != nil {
 		t.Fatal(err)
 	}
-	b.c = newCore(b.set, b.table, false)
+	b.c = newCore(b.set, b.table, nil, false)
 	return b
 }
 

@@ -49,7 +49,7 @@ func New(c Config) (*Speaker, error) {
 	}
 	t, _ := c.Set.Table(c.FIB)
 	s := &Speaker{
-		conf: c, table: t, wake: make(chan struct{}, 1), core: newCore(c.Set, t, c.ViaDefault),
+		conf: c, table: t, wake: make(chan struct{}, 1), core: newCore(c.Set, t, c.Open, c.ViaDefault),
 		dirty: map[netip.Prefix]struct{}{}, peers: map[netip.Addr]PeerStatus{}, awaited: map[endOfRIB]bool{},
 	}
 	for _, p := range c.Peers {

@@ -20,13 +20,16 @@ type script struct {
 }
 
 func newScript(t testing.TB) *script {
-	s := &script{t: t, set: new(fib.Set)}
+	set, err := fib.New(&fib.Config{Size: 1 << 20, MaxFIBs: 16, MaxNextHops: 1024})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &script{t: t, set: set}
 	t.Cleanup(func() { _ = s.set.Close() })
-	var err error
 	if s.table, err = s.set.Create(7, ""); err != nil {
 		t.Fatal(err)
 	}
-	s.c = newCore(s.set, map[uint32]fib.ID{100: 7}, 0)
+	s.c = newCore(s.set, map[uint32]fib.ID{100: 7}, nil, 0)
 	return s
 }
 
