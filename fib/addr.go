@@ -23,7 +23,7 @@ func slowKey(a netip.Addr) (family uint32, k image.Key, ok bool) {
 		b := a.As16()
 		return ipv6, image.Key{Hi: binary.BigEndian.Uint64(b[:8]), Lo: binary.BigEndian.Uint64(b[8:])}, true
 	}
-	return 0, image.Key{}, false
+	return ipv6, image.Key{}, false
 }
 
 // addrOf is the reverse.
@@ -50,4 +50,17 @@ func prefixKey(p netip.Prefix) (family uint32, k image.Key, n uint, err error) {
 	}
 	family, k, _ = slowKey(p.Masked().Addr())
 	return family, k, uint(p.Bits()), nil
+}
+
+// slowFill takes addresses of one family into a batch, as many as there are in a row and fit, and returns how many.
+func slowFill(b *image.Batch, addrs []netip.Addr) (n int) {
+	for ; n < image.Lanes && n < len(addrs); n++ {
+		family, k, ok := slowKey(addrs[n])
+		if !ok || (n > 0 && b.Family != family) {
+			break
+		}
+		b.Family, b.Hi[n], b.Lo[n] = family, k.Hi, k.Lo
+	}
+	b.N = n
+	return n
 }

@@ -44,3 +44,30 @@ func key(a netip.Addr) (family uint32, k image.Key, ok bool) {
 	}
 	return ipv6, image.Key{Hi: b.hi, Lo: b.lo}, b.zone != none
 }
+
+// fillBatch is slowFill, likewise.
+func fillBatch(b *image.Batch, addrs []netip.Addr) (n int) {
+	if !layout {
+		return slowFill(b, addrs)
+	}
+	addrs = addrs[:min(len(addrs), image.Lanes)]
+	family := uint32(ipv6)
+	for i := range addrs {
+		a := (*addrBits)(unsafe.Pointer(&addrs[i]))
+		hi, lo, f := a.hi, a.lo, uint32(ipv6)
+		if hi == 0 && lo>>32 == 0xffff {
+			hi, lo, f = lo<<32, 0, ipv4
+		} else if a.zone == none {
+			break
+		}
+		if i == 0 {
+			family = f
+		} else if f != family {
+			break
+		}
+		b.Hi[i], b.Lo[i] = hi, lo
+		n++
+	}
+	b.Family, b.N = family, n
+	return n
+}

@@ -17,5 +17,6 @@ func anonymous(size uint64) (words []uint64, release func(), err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("memory for an image of %d octets: %w", size, err)
 	}
+	advise(b)
 	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(b))), size/8), func() { _ = syscall.Munmap(b) }, nil
 }

@@ -169,6 +169,13 @@ func (s *space) Take(units uint32, urgent bool) (uint32, bool) {
 	return s.arena.Take(units, urgent)
 }
 
+// Claim implements trie.Claimer.
+func (s *space) Claim(start, units uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.arena.Claim(start, units)
+}
+
 func (s *space) Give(start, units uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,8 +188,8 @@ func (s *Set) Create(id ID, name string) (*Table, error) {
 	if id == 0 {
 		return nil, &FieldError{"id", "0", "1 to 4294967295"}
 	}
-	if len(name) > 15 || strings.ContainsAny(name, "/: \t\n") || name == "." || name == ".." || strings.IndexByte(name, 0) >= 0 {
-		return nil, &FieldError{"name", name, "up to 15 octets without space, slash or colon"}
+	if err := checkName(name); err != nil {
+		return nil, err
 	}
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -210,6 +217,13 @@ func (s *Set) Create(id ID, name string) (*Table, error) {
 	return t, nil
 }
 
+func checkName(name string) error {
+	if len(name) > 15 || strings.ContainsAny(name, "/: \t\n\x00") || name == "." || name == ".." {
+		return &FieldError{"name", name, "up to 15 octets without space, slash or colon"}
+	}
+	return nil
+}
+
 func label(id ID, name string) string {
 	if name == "" {
 		return id.String()
@@ -224,13 +238,18 @@ func (s *Set) newTable(id ID, name string) (*Table, error) {
 	}
 	d := s.descs[len(s.descs)-1]
 	s.descs = s.descs[:len(s.descs)-1]
+	return s.tableAt(d, id, name), nil
+}
+
+// tableAt makes the Table of a descriptor.
+func (s *Set) tableAt(d uint32, id ID, name string) *Table {
 	t := &Table{set: s, id: id, name: name}
 	t.desc.Store(d)
 	t.heap = *trie.NewHeap(&s.im, &s.space, d+image.DescEpoch)
 	for f := range t.tree {
 		t.tree[f] = trie.NewTree(&s.im, &t.heap, d, uint32(f))
 	}
-	return t, nil
+	return t
 }
 
 // Remove empties and removes a FIB. Lookups that are under way end with the old answer or with none; routes of other
@@ -244,8 +263,8 @@ func (s *Set) Remove(id ID) error {
 	}
 	delete(s.byID, id)
 	delete(s.byName, t.name)
-	s.im.Store(t.desc.Load()+image.DescID, 0)
 	s.hops.retarget(id, 0)
+	s.im.Store(t.desc.Load()+image.DescID, 0)
 	s.drop(t)
 	return nil
 }
@@ -290,17 +309,17 @@ func (s *Set) Tables() []*Table {
 }
 
 // Resolve says where packets to an address go that are looked up in a FIB: it follows groups by the hash of the flow,
-// and routes of type Lookup from FIB to FIB, eight of them at most. Hop.Type is Unreachable and Hop.ID 0 when there is
-// no route, when it leads nowhere, or when all its next hops are down. It does not block and does not allocate.
+// and routes of type Lookup from FIB to FIB, through eight of them at most. Hop.Type is Unreachable and Hop.ID 0 when
+// there is no route, when it leads nowhere, or when all its next hops are down. It does not block and does not allocate.
 func (s *Set) Resolve(t *Table, to netip.Addr, hash uint32) Hop {
 	family, k, ok := key(to)
 	if !ok {
 		return nowhere
 	}
 	for {
-		epoch := s.im.Load(image.HeaderEpoch)
-		h := s.resolve(t.desc.Load(), family, k, hash)
-		if s.im.Load(image.HeaderEpoch) == epoch {
+		epoch, d := s.im.Load(image.HeaderEpoch), t.desc.Load()
+		h := s.resolve(d, family, k, hash)
+		if s.im.Load(image.HeaderEpoch) == epoch && t.desc.Load() == d {
 			return h
 		}
 	}
@@ -311,7 +330,10 @@ var nowhere = Hop{NextHop: NextHop{Type: Unreachable}}
 func (s *Set) resolve(desc, family uint32, k image.Key, hash uint32) Hop {
 	for range image.MaxLeaks {
 		nh, ok := s.im.Lookup(desc, family, k)
-		if !ok || nh == 0 {
+		if !ok {
+			nh = s.lookupLocked(desc, family, k)
+		}
+		if nh == 0 {
 			return nowhere
 		}
 		g := s.im.Target(nh, hash)
@@ -325,6 +347,16 @@ func (s *Set) resolve(desc, family uint32, k image.Key, hash uint32) Hop {
 		return Hop{NextHop{Type: Type(g.Kind), Gateway: gatewayOf(g.Gateway), Device: g.Device}, NextHopID(g.ID), ID(image.Lo(s.im.Load(desc + image.DescID)))}
 	}
 	return nowhere
+}
+
+// lookupLocked is Table.lookupLocked for the FIB that has a descriptor; 0 if there is none any more.
+func (s *Set) lookupLocked(desc, family uint32, k image.Key) uint32 {
+	t, ok := s.Table(ID(image.Lo(s.im.Load(desc + image.DescID))))
+	if !ok {
+		return 0
+	}
+	nh, _ := t.lookupLocked(family, k)
+	return uint32(nh)
 }
 
 func gatewayOf(k image.Key) netip.Addr {

@@ -203,11 +203,15 @@ func (t *Table) Replace(routes iter.Seq[Route]) error {
 // zones do not count. It does not block and does not allocate.
 func (t *Table) Lookup(a netip.Addr) (NextHopID, bool) {
 	family, k, ok := key(a)
-	if !ok {
-		return 0, false
-	}
 	d := t.desc.Load()
-	nh, ok := t.set.im.Lookup(d, family, k)
+	var nh uint32
+	if family == ipv4 {
+		nh, ok = t.set.im.Lookup4(d, uint32(k.Hi>>32))
+	} else if ok {
+		nh, ok = t.set.im.Lookup(d, ipv6, k)
+	} else {
+		return 0, false // not an address
+	}
 	if !ok || t.desc.Load() != d {
 		return t.lookupLocked(family, k)
 	}
@@ -228,8 +232,25 @@ func (t *Table) lookupLocked(family uint32, k image.Key) (NextHopID, bool) {
 // LookupBatch looks up many addresses, which is faster than one after the other: nhs[i] is that of addrs[i], 0 if there
 // is no route. Both slices belong to the caller; nhs is at least as long as addrs.
 func (t *Table) LookupBatch(addrs []netip.Addr, nhs []NextHopID) {
-	for i, a := range addrs {
-		nhs[i], _ = t.Lookup(a)
+	nhs = nhs[:len(addrs)]
+	var b image.Batch
+	for len(addrs) > 0 {
+		n := fillBatch(&b, addrs)
+		if n == 0 { // an address that is not valid
+			nhs[0], addrs, nhs = 0, addrs[1:], nhs[1:]
+			continue
+		}
+		d := t.desc.Load()
+		if family := b.Family; !t.set.im.LookupBatch(d, family, &b) || t.desc.Load() != d {
+			for i := range n {
+				nhs[i], _ = t.lookupLocked(family, image.Key{Hi: b.Hi[i], Lo: b.Lo[i]})
+			}
+		} else {
+			for i, nh := range b.Best[:n] {
+				nhs[i] = NextHopID(nh)
+			}
+		}
+		addrs, nhs = addrs[n:], nhs[n:]
 	}
 }
 

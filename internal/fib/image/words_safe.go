@@ -4,43 +4,46 @@ package image
 
 import "sync/atomic"
 
-// Words is the memory of an image. All accesses are atomic ones of package sync/atomic, and indexes are checked: the
-// build for architectures that reorder memory accesses, for the race detector, and for fuzzing (tag midplane_safe).
-type Words struct {
-	limit uint32 // no block begins behind it
+// View is how an image is read. All accesses are atomic ones of package sync/atomic, and indexes are checked: the build
+// for architectures that reorder memory accesses, for the race detector, and for fuzzing (tag midplane_safe).
+type View struct {
 	w     []uint64
+	limit uint32 // no block begins behind it
 }
+
+// Words is the memory of an image, for its writer.
+type Words struct{ View }
 
 // guard is how many words behind the start of a block a walk may read, whatever it finds there.
 const guard = 1<<13 + 64
 
 // Make returns the Words of w, which must have at least MinWords words.
-func Make(w []uint64) Words { return Words{limit: uint32(len(w) - guard), w: w} }
+func Make(w []uint64) Words { return Words{View{w, uint32(len(w) - guard)}} }
 
 // Load returns a word. The index must be within the image.
-func (m *Words) Load(i uint32) uint64 { return atomic.LoadUint64(&m.w[i]) }
+func (v View) Load(i uint32) uint64 { return atomic.LoadUint64(&v.w[i]) }
 
 // Store changes a word that readers may be reading.
-func (m *Words) Store(i uint32, v uint64) { atomic.StoreUint64(&m.w[i], v) }
+func (m *Words) Store(i uint32, w uint64) { atomic.StoreUint64(&m.w[i], w) }
 
 // Fill writes a word of memory that no slot refers to; a reader that walks through memory that was used again may
 // still read it.
-func (m *Words) Fill(i uint32, v uint64) { atomic.StoreUint64(&m.w[i], v) }
+func (m *Words) Fill(i uint32, w uint64) { atomic.StoreUint64(&m.w[i], w) }
 
 // Bump changes an epoch: what was stored before is seen by whoever sees the change, and what is stored after is not
 // seen by whoever does not.
 func (m *Words) Bump(i uint32) { atomic.AddUint64(&m.w[i], 1) }
 
 // half returns the k-th 32-bit value from word i on.
-func (m *Words) half(i, k uint32) uint32 { return uint32(m.Load(i+k>>1) >> (k & 1 * 32)) }
+func (v View) half(i, k uint32) uint32 { return uint32(v.Load(i+k>>1) >> (k & 1 * 32)) }
 
 // child returns the k-th child slot, from 1 on, of the block at b, whose word 2 is w2.
-func (m *Words) child(b uint32, w2 uint64, k uint32) uint32 {
-	return m.half(b, uint32(uint16(w2>>BlockOff))/4+k)
+func (v View) child(b uint32, w2 uint64, k uint32) uint32 {
+	return v.half(b, uint32(uint16(w2>>BlockOff))/4+k)
 }
 
 // leaf returns the k-th 16-bit leaf, from 1 on, of the block at b.
-func (m *Words) leaf(b, k uint32) uint32 {
-	k--
-	return uint32(m.Load(b+BlockHead+k>>2)>>(k&3*16)) & 0xffff
+func (v View) leaf(b, k uint32) uint32 {
+	k += BlockHead*4 - 1
+	return uint32(v.Load(b+k>>2)>>(k&3*16)) & 0xffff
 }

@@ -145,14 +145,15 @@ var _ API = (*Kernel)(nil)
 func Routes(set *fib.Set, t *fib.Table) iter.Seq[Route] {
 	return func(yield func(Route) bool) {
 		for r := range t.All() {
-			if !yield(convert(set, r)) {
+			if !yield(RouteOf(set, r)) {
 				return
 			}
 		}
 	}
 }
 
-func convert(set *fib.Set, r fib.Route) Route {
+// RouteOf is a route as the kernel can have it, for UpdateRoutes. See Routes.
+func RouteOf(set *fib.Set, r fib.Route) Route {
 	k := Route{Prefix: r.Prefix, Type: fib.Unreachable}
 	i, ok := set.NextHop(r.NextHop)
 	switch {
