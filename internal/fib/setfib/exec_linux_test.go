@@ -181,8 +181,29 @@ func TestIntegrationExecAfterKillNothingStays(t *testing.T) {
 		t.Errorf("programs %v became %v though nothing changed", programs, again)
 	}
 
+	// Another mark, and another port: the programs are others, and as many as are needed.
+	all := slices.Clone(b.bindings)
+	for mark, ports := range map[uint32][]string{11: {"p0"}, 12: {"p0", "p1"}} {
+		b.bindings[0].Mark, b.bindings[0].Ports = mark, ports
+		b.save()
+		before := attachedIDs(t, groups[0])
+		refresh()
+		after := attachedIDs(t, groups[0])
+		if slices.ContainsFunc(after, func(id ebpf.ProgramID) bool { return id == before[0] }) || len(after) != map[int]int{1: 3, 2: 5}[len(ports)] {
+			t.Errorf("mark %d, ports %v: programs %v became %v", mark, ports, before, after)
+		}
+		refresh()
+		if again := attachedIDs(t, groups[0]); !slices.Equal(again, after) {
+			t.Errorf("mark %d, ports %v: programs %v became %v though nothing changed", mark, ports, after, again)
+		}
+	}
+	b.bindings = slices.Clone(all)
+	b.save()
+	if refresh(); len(attachedIDs(t, groups[0])) != 3 {
+		t.Errorf("programs %v, want three again", attachedIDs(t, groups[0]))
+	}
+
 	// The FIB is removed under the program: it stays where it is.
-	all := b.bindings
 	b.bindings = all[1:]
 	b.save()
 	if r := refresh(); len(r.Stale) != 1 || len(r.Removed) != 1 { // the cgroup, and the resolv.conf file
@@ -244,13 +265,13 @@ func attachedIDs(t testing.TB, dir string) (ids []ebpf.ProgramID) {
 			t.Fatal(err)
 		}
 		for _, p := range l {
-			i, err := p.Info()
+			i, err := p.program.Info()
 			if err != nil {
 				t.Fatal(err)
 			}
 			id, _ := i.ID()
 			ids = append(ids, id)
-			_ = p.Close()
+			_ = p.program.Close()
 		}
 	}
 	return ids
