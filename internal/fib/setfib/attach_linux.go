@@ -32,7 +32,13 @@ func ruleFor(b binding.Binding, port string) (rule, error) {
 		if err != nil {
 			return rule{}, fmt.Errorf("fib %s: its device %s is not in this network namespace: %w", title, b.Device, err)
 		}
-		return rule{device: uint32(i.Index)}, nil
+		r := rule{device: uint32(i.Index), ports: []uint32{uint32(i.Index)}}
+		for _, name := range b.Ports {
+			if p, err := net.InterfaceByName(name); err == nil { // one that is not there now is not in the VRF either
+				r.ports = append(r.ports, uint32(p.Index))
+			}
+		}
+		return r, nil
 	}
 	switch {
 	case len(b.Ports) == 0:

@@ -486,3 +486,34 @@ func TestIntegrationExecManyAtOnce(t *testing.T) {
 		t.Errorf("refresh beside it: %v", err)
 	}
 }
+
+// pktinfo sends a datagram from each socket that it can think of out of a device that it names, whatever it is bound to.
+const pktinfo = `
+import socket, struct, sys
+index = socket.if_nametoindex(sys.argv[1])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+try:
+    s.sendmsg([b"astray"], [(socket.IPPROTO_IP, 8, struct.pack("I4s4s", index, b"", b""))], 0, ("198.51.100.2", 9))
+    print("sent")
+except OSError as e:
+    print("refused", e)
+`
+
+// astray checks that a program in FIB 0 cannot send by naming the device of another, but by naming its own.
+func (b *box) astray() {
+	b.t.Helper()
+	c := b.clients[1].CaptureDevice("eth0")
+	if code, out, errs := finish(b.t, b.exec(0, "/usr/bin/python3", "-c", pktinfo, b.bindings[1].Ports[0])); !strings.HasPrefix(out, "refused") {
+		b.t.Errorf("a datagram by the port of another FIB: exit %d, %s%s", code, out, errs)
+	}
+	if code, out, errs := finish(b.t, b.exec(0, "/usr/bin/python3", "-c", pktinfo, b.bindings[0].Ports[0])); out != "sent\n" {
+		b.t.Errorf("a datagram by the FIB's own port: exit %d, %s%s", code, out, errs)
+	}
+	for _, f := range frames(b.t, c.Stop()) {
+		if bytes.Contains(f, []byte("astray")) {
+			b.t.Errorf("the client of another FIB got %q", f)
+		}
+	}
+}
+
+func TestIntegrationExecNamedDevices(t *testing.T) { newNativeBox(t, binding.Rules, 1).astray() }
