@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -442,6 +443,11 @@ func FuzzReceive(f *testing.F) {
 	f.Add(slices.Concat(frame(add("192.0.2.0/24", 1)), frame(del("192.0.2.0/24"), add("192.0.2.0/24", 2))), uint16(7))
 	f.Add(frame(object(&rtnl.NextHop{ID: 5, Group: []rtnl.Member{{ID: 6, Weight: 1}, {ID: 7, Weight: 2}}}), object(&rtnl.NextHop{ID: 6, Family: 2, Device: 1}),
 		message(rtnl.NewRoute, &rtnl.Route{Dst: netip.MustParsePrefix("10.0.0.0/8"), Table: 254, Type: rtnl.RouteUnicast, NextHop: 5})), uint16(100))
+	if real, err := os.ReadFile("../rtnl/testdata/frr-8.4.bin"); err != nil {
+		f.Fatal(err)
+	} else {
+		f.Add(real, uint16(60))
+	}
 	f.Add([]byte{1, 2, 0, 8, 0, 0, 0, 0, 2}, uint16(1))
 	f.Fuzz(func(t *testing.T, b []byte, piece uint16) {
 		set, err := fib.New(&fib.Config{Size: fib.MinSize, MaxFIBs: 8, MaxNextHops: 64})
