@@ -130,9 +130,17 @@ func (h *hops) word(n NextHop) (uint64, error) {
 		h.m.Fill(at+2, g.Lo)
 		w |= uint64(at)
 	case Lookup:
-		w |= uint64(h.target[n.Table])
+		w = h.lookupWord(n.Table)
 	}
 	return w, nil
+}
+
+// lookupWord makes the word of a next hop of type Lookup.
+func (h *hops) lookupWord(fib ID) uint64 {
+	if d := h.target[fib]; d != 0 {
+		return image.KindLookup<<image.HopKind | uint64(d)
+	}
+	return image.KindAbsent<<image.HopKind | uint64(fib)
 }
 
 // put stores an id's word, and puts what the old one referred to aside.
@@ -183,9 +191,7 @@ func (h *hops) retarget(fib ID, desc uint32) {
 		h.target[fib] = desc
 	}
 	for id := range h.leads[fib] {
-		w := h.m.Load(h.dir + uint32(id))
-		h.m.Store(h.dir+uint32(id), w&^0xffffffff|uint64(desc))
-		h.heap.Changed()
+		h.put(id, h.lookupWord(fib))
 	}
 	h.settle()
 }

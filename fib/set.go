@@ -169,6 +169,13 @@ func (s *space) Take(units uint32, urgent bool) (uint32, bool) {
 	return s.arena.Take(units, urgent)
 }
 
+// Claim implements trie.Claimer.
+func (s *space) Claim(start, units uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.arena.Claim(start, units)
+}
+
 func (s *space) Give(start, units uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,8 +188,8 @@ func (s *Set) Create(id ID, name string) (*Table, error) {
 	if id == 0 {
 		return nil, &FieldError{"id", "0", "1 to 4294967295"}
 	}
-	if len(name) > 15 || strings.ContainsAny(name, "/: \t\n") || name == "." || name == ".." || strings.IndexByte(name, 0) >= 0 {
-		return nil, &FieldError{"name", name, "up to 15 octets without space, slash or colon"}
+	if err := checkName(name); err != nil {
+		return nil, err
 	}
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -210,6 +217,13 @@ func (s *Set) Create(id ID, name string) (*Table, error) {
 	return t, nil
 }
 
+func checkName(name string) error {
+	if len(name) > 15 || strings.ContainsAny(name, "/: \t\n\x00") || name == "." || name == ".." {
+		return &FieldError{"name", name, "up to 15 octets without space, slash or colon"}
+	}
+	return nil
+}
+
 func label(id ID, name string) string {
 	if name == "" {
 		return id.String()
@@ -224,13 +238,18 @@ func (s *Set) newTable(id ID, name string) (*Table, error) {
 	}
 	d := s.descs[len(s.descs)-1]
 	s.descs = s.descs[:len(s.descs)-1]
+	return s.tableAt(d, id, name), nil
+}
+
+// tableAt makes the Table of a descriptor.
+func (s *Set) tableAt(d uint32, id ID, name string) *Table {
 	t := &Table{set: s, id: id, name: name}
 	t.desc.Store(d)
 	t.heap = *trie.NewHeap(&s.im, &s.space, d+image.DescEpoch)
 	for f := range t.tree {
 		t.tree[f] = trie.NewTree(&s.im, &t.heap, d, uint32(f))
 	}
-	return t, nil
+	return t
 }
 
 // Remove empties and removes a FIB. Lookups that are under way end with the old answer or with none; routes of other
@@ -244,8 +263,8 @@ func (s *Set) Remove(id ID) error {
 	}
 	delete(s.byID, id)
 	delete(s.byName, t.name)
-	s.im.Store(t.desc.Load()+image.DescID, 0)
 	s.hops.retarget(id, 0)
+	s.im.Store(t.desc.Load()+image.DescID, 0)
 	s.drop(t)
 	return nil
 }

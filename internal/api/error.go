@@ -48,7 +48,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-func (c Code) status() int {
+// Status is the status of an HTTP answer with the code.
+func (c Code) Status() int {
 	switch c {
 	case Invalid:
 		return http.StatusBadRequest
@@ -64,8 +65,8 @@ func (c Code) status() int {
 	return http.StatusInternalServerError
 }
 
-// toError makes any error an *Error.
-func toError(err error) *Error {
+// ToError makes any error an *Error.
+func ToError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e

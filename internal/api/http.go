@@ -77,8 +77,8 @@ func post[T any](mux *http.ServeMux, path string, f func(context.Context, T) err
 func answer(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		e := toError(err)
-		w.WriteHeader(e.Code.status())
+		e := ToError(err)
+		w.WriteHeader(e.Code.Status())
 		v = e
 	}
 	_ = json.NewEncoder(w).Encode(v) // the peer hung up: nobody is left to tell
@@ -124,8 +124,9 @@ func NoDaemon(path string, err error) error {
 // Unwrap returns the cause.
 func (e *NoDaemonError) Unwrap() error { return e.Err }
 
-// NewClient returns a client of the node whose control socket is at path. It connects when it is first used.
-func NewClient(path string) *Client {
+// Transport connects to the control socket at path, for a client of any of its interfaces. A failure to connect is a
+// *NoDaemonError.
+func Transport(path string) *http.Transport {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		if err := ctlpath.Check(path); err != nil {
 			return nil, NoDaemon(path, err)
@@ -136,10 +137,12 @@ func NewClient(path string) *Client {
 		}
 		return c, nil
 	}
-	return &Client{path: path, http: &http.Client{
-		Transport: &http.Transport{DialContext: dial, MaxIdleConns: 2, IdleConnTimeout: time.Minute},
-		Timeout:   30 * time.Second,
-	}}
+	return &http.Transport{DialContext: dial, MaxIdleConns: 2, IdleConnTimeout: time.Minute}
+}
+
+// NewClient returns a client of the node whose control socket is at path. It connects when it is first used.
+func NewClient(path string) *Client {
+	return &Client{path: path, http: &http.Client{Transport: Transport(path), Timeout: 30 * time.Second}}
 }
 
 // Close closes idle connections.

@@ -9,6 +9,7 @@ const module = "midplane"
 var cores = []core{
 	{"internal/mono", nil},
 	{"internal/timer", imports("internal/mono")},
+	{"internal/fib/rtnl", nil},
 	{"internal/fib/flowhash", nil},
 	{"internal/tipc/wire", nil},
 	{"internal/tipc/buf", imports("internal/mono", "internal/tipc/wire")},
@@ -24,6 +25,10 @@ var cores = []core{
 		"internal/tipc/discover", "internal/tipc/names", "internal/tipc/node", "internal/tipc/topsrv", "internal/tipc/socket", "internal/tipc/sockif")},
 	{"internal/fib/image", nil},
 	{"internal/fib/trie", imports("internal/fib/image")},
+	{"internal/fib/kernel/neigh", imports("internal/mono")},
+	{"internal/fib/kernel/plan", nil},
+	{"internal/fib/mrt", nil},
+	{"internal/fib/diff", nil},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -46,9 +51,10 @@ var coreStd = []string{
 
 // exceptions are what one core may use beyond the rules, each with its reason.
 var exceptions = map[string][]string{
-	"internal/mono":      {"time.Now", "time.Since"}, // Now is where drivers get the time from
-	"internal/tipc/buf":  {"sync", "sync.Pool"},      // a pool keeps no state that a program can see
-	"internal/fib/image": {"sync/atomic"},            // an image is memory that others read while it is written
+	"internal/mono":      {"time.Now", "time.Since"},                   // Now is where drivers get the time from
+	"internal/tipc/buf":  {"sync", "sync.Pool"},                        // a pool keeps no state that a program can see
+	"internal/fib/image": {"sync/atomic"},                              // an image is memory that others read while it is written
+	"internal/fib/mrt":   {"bufio", "compress/bzip2", "compress/gzip"}, // octets in, octets out
 }
 
 // forbidden are the qualified names that no core uses.
@@ -63,9 +69,11 @@ var onlyFor = []struct {
 	who  []string
 	why  string
 }{
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
+	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
 	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…"}, "only the control socket talks it"},
 	{module + "/internal/cli", []string{"cmd/midplane"}, "the command line is the top"},
 	{module + "/internal/daemon", []string{"internal/cli/…", "internal/dev"}, "the daemon is a program, not a library"},
@@ -74,6 +82,7 @@ var onlyFor = []struct {
 	{module + "/internal/lab/proto", []string{"internal/lab/…"}, "the lab's own"},
 	{module + "/internal/sim", nil, "only tests use the simulator"},
 	{module + "/internal/interop", nil, "only tests"},
+	{module + "/internal/fib/fibtest", nil, "only tests (and bench, which is a module of its own)"},
 	{"github.com/google/go-cmp/cmp", nil, "only tests compare with it"},
 	{"pgregory.net/rapid", nil, "only tests draw with it"},
 	{"golang.org/x/net/nettest", nil, "only tests use it"},

@@ -15,17 +15,19 @@ func newNode(e *env) *cobra.Command {
 		file, identity, address, control, level string
 		netid                                   uint32
 		bearers                                 []string
-		check                                   bool
+		check, fibs                             bool
+		fibState, fibBackend                    string
 	)
 	c := &cobra.Command{
 		Use:   "node",
-		Short: "Run a TIPC node in the foreground",
+		Short: "Run a node, of TIPC and of FIBs, in the foreground",
 		Long: `Runs a node until it gets SIGINT or SIGTERM; then it withdraws its services, tells its peers and ends.
 
-Other programs use the node through its control socket: midplane tipc, and everything that calls tipc.Open.
+Other programs use the node through its control socket: midplane tipc, midplane fib, and everything that calls tipc.Open.
 Flags override the configuration file; bearers of both are enabled.`,
 		Example: `  midplane node --identity node1 --bearer udp,name=u1,localip=10.0.0.1
   midplane node --bearer eth,device=eth0
+  midplane node --fib
   midplane node --config /etc/midplane/node.toml --check`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -67,6 +69,15 @@ Flags override the configuration file; bearers of both are enabled.`,
 				}
 				cfg.Bearers = append(cfg.Bearers, b)
 			}
+			if fibs || set("fib-state") || set("fib-backend") {
+				cfg.FIB.Enabled = true
+			}
+			if set("fib-state") {
+				cfg.FIB.State = fibState
+			}
+			if set("fib-backend") {
+				cfg.FIB.Backend = fibBackend
+			}
 			if err := cfg.Validate(); err != nil {
 				return usageError{err}
 			}
@@ -99,6 +110,9 @@ Flags override the configuration file; bearers of both are enabled.`,
 	f.StringArrayVar(&bearers, "bearer", nil, "bearer to enable, e.g. udp,name=u1,localip=10.0.0.1[,remoteip=10.0.0.2] or eth,device=eth0; repeatable")
 	f.StringVar(&control, "control", tipc.DefaultControl(), "path of the control socket")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.BoolVar(&fibs, "fib", false, "have FIBs, as with a table [fib] in the configuration file: see midplane fib")
+	f.StringVar(&fibState, "fib-state", "", "directory that keeps FIBs; /var/lib/midplane/fib for root, else ~/.local/state/midplane/fib")
+	f.StringVar(&fibBackend, "fib-backend", "", "how the kernel keeps FIBs apart that do not say it: auto (root), vrf, rules, netns or none")
 	f.BoolVar(&check, "check", false, "check the configuration and end")
 	return c
 }

@@ -23,6 +23,7 @@ type Config struct {
 	Control  string        // path of the control socket; empty: tipc.DefaultControl
 	Bearers  []tipc.Bearer
 	LogLevel slog.Level
+	FIB      FIBConfig
 }
 
 // file is the configuration file. Its keys are the command's flags and, in a bearer, the tipc tool's key words.
@@ -33,6 +34,7 @@ type file struct {
 	Control  string              `toml:"control"`
 	LogLevel string              `toml:"loglevel"`
 	Bearer   []tipc.BearerFields `toml:"bearer"`
+	FIB      *fibFile            `toml:"fib"`
 }
 
 // ReadConfig reads a configuration file. Errors name the file, the line or the field, the value and what is right.
@@ -89,6 +91,12 @@ func ParseConfig(text []byte) (Config, error) {
 		}
 		c.Bearers = append(c.Bearers, b)
 	}
+	if f.FIB != nil {
+		var err error
+		if c.FIB, err = f.FIB.config(); err != nil {
+			return c, err
+		}
+	}
 	return c, c.Validate()
 }
 
@@ -99,6 +107,9 @@ const MaxBearers = 3
 func (c Config) Validate() error {
 	if len(c.Bearers) > MaxBearers {
 		return &tipc.FieldError{Field: "bearer", Value: fmt.Sprint(len(c.Bearers), " of them"), Want: fmt.Sprint("at most ", MaxBearers)}
+	}
+	if err := c.FIB.validate(); err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for _, b := range c.Bearers {
@@ -116,7 +127,7 @@ func (c Config) Validate() error {
 // wrongType is what the decoder says about a value of another type; kinds are its types in words.
 var (
 	wrongType = regexp.MustCompile(`^toml: cannot decode TOML \w+ into .* of type (\S+)$`)
-	kinds     = map[string]string{"string": "text in quotes", "int": "a whole number", "int64": "a whole number", "[]string": "a list of texts in quotes, in brackets"}
+	kinds     = map[string]string{"string": "text in quotes", "int": "a whole number", "int64": "a whole number", "[]string": "a list of texts in quotes, in brackets", "bool": "true or false"}
 )
 
 // explain makes a decoder's error say the line and the key, and where it can the value and what would be right.
@@ -125,7 +136,7 @@ func explain(err error, text []byte) error {
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
 		e := strict.Errors[0]
 		line, _ := e.Position()
-		return fmt.Errorf("line %d: unknown key %q: want identity, netid, address, control, loglevel, or a [[bearer]] with the tipc tool's key words", line, strings.Join(e.Key(), "."))
+		return fmt.Errorf("line %d: unknown key %q: want identity, netid, address, control, loglevel, a [[bearer]] with the tipc tool's key words, or a [fib]", line, strings.Join(e.Key(), "."))
 	}
 	var dec *toml.DecodeError
 	if errors.As(err, &dec) {

@@ -14,6 +14,7 @@ import (
 
 	"midplane/internal/api"
 	"midplane/internal/api/attach"
+	"midplane/internal/api/fibapi"
 	"midplane/internal/ctlpath"
 	"midplane/tipc"
 )
@@ -21,6 +22,7 @@ import (
 // Daemon is a node with a control socket.
 type Daemon struct {
 	node   *tipc.Node
+	fib    *fibControl // nil: no FIBs
 	log    *slog.Logger
 	path   string
 	listen net.Listener
@@ -52,7 +54,16 @@ func Start(cfg Config, log *slog.Logger) (*Daemon, error) {
 		return nil, unwrapOp(err) // of a bearer, which it names
 	}
 	d := &Daemon{node: n, log: log, path: cfg.Control, listen: l, conns: newConnQueue(l.Addr())}
-	d.http = &http.Server{Handler: api.Handler(newControl(n)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	mux := http.NewServeMux()
+	mux.Handle("/", api.Handler(newControl(n)))
+	if cfg.FIB.Enabled {
+		if d.fib, err = openFIB(context.Background(), cfg.FIB, log); err != nil {
+			l.Close()
+			return nil, errors.Join(fmt.Errorf("FIBs: %w", err), n.Close())
+		}
+		fibapi.Register(mux, d.fib)
+	}
+	d.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
 	d.wg.Go(func() { _ = d.http.Serve(d.conns) }) // it ends with ErrServerClosed
@@ -86,6 +97,9 @@ func (d *Daemon) stop(node func() error) error {
 	d.cancel()
 	d.http.Close()
 	d.wg.Wait()
+	if d.fib != nil {
+		err = errors.Join(err, d.fib.Close())
+	}
 	return err
 }
 

@@ -32,6 +32,7 @@ var modules = []string{
 	"gf128mul", "ghash-generic", "ctr", "gcm", "crc-ccitt",
 	"ipv6", "udp_tunnel", "ip6_udp_tunnel", "tipc", "diag",
 	"vrf", "overlay", "veth", "dummy", "sch_netem",
+	"llc", "stp", "garp", "mrp", "8021q", "sch_ingress", "cls_bpf",
 }
 
 func cacheDir() (string, error) {

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/ipjson"
 	"midplane/tipc"
 )
 
@@ -216,11 +217,11 @@ func bearerGetUDP(c *call) error {
 	case rport.set:
 		c.one(rport.key, uint32(u.RemotePort))
 	case len(u.Remotes) > 0:
-		c.answer(func() { c.printf("%s\n", strings.Join(u.Remotes, "\n")) }, func(w *jsonWriter) {
+		c.answer(func() { c.printf("%s\n", strings.Join(u.Remotes, "\n")) }, func(w *ipjson.Writer) {
 			for _, r := range u.Remotes {
-				w.beginObject()
-				w.field(rip.key, r)
-				w.endObject()
+				w.BeginObject()
+				w.Field(rip.key, r)
+				w.EndObject()
 			}
 		})
 	default:

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/ipjson"
 )
 
 var linkCmd = &command{name: "link", short: "show or change links", sub: []*command{
@@ -54,12 +55,12 @@ func linkList(c *call) error {
 		for _, l := range links {
 			c.printf("%s: %s\n", l.Name, state[l.Up])
 		}
-	}, func(w *jsonWriter) {
-		w.beginObject()
+	}, func(w *ipjson.Writer) {
+		w.BeginObject()
 		for _, l := range links {
-			w.field(l.Name, state[l.Up])
+			w.Field(l.Name, state[l.Up])
 		}
-		w.endObject()
+		w.EndObject()
 	})
 	return nil
 }
@@ -113,14 +114,14 @@ func broadcastGet(c *call) error {
 			c.printf(" ratio:%d", *b.Ratio)
 		}
 		c.printf("\n")
-	}, func(w *jsonWriter) {
-		w.beginObject()
-		w.field("method", b.Method)
-		w.endObject()
+	}, func(w *ipjson.Writer) {
+		w.BeginObject()
+		w.Field("method", b.Method)
+		w.EndObject()
 		if withRatio {
-			w.beginObject()
-			w.field("ratio", *b.Ratio)
-			w.endObject()
+			w.BeginObject()
+			w.Field("ratio", *b.Ratio)
+			w.EndObject()
 		}
 	})
 	return nil
@@ -185,7 +186,7 @@ func statShow(c *call) error {
 		for _, l := range links {
 			c.statText(l)
 		}
-	}, func(w *jsonWriter) {
+	}, func(w *ipjson.Writer) {
 		for _, l := range links {
 			statJSON(w, l)
 		}

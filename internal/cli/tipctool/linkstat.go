@@ -1,6 +1,9 @@
 package tipctool
 
-import "midplane/internal/api"
+import (
+	"midplane/internal/api"
+	"midplane/internal/cli/ipjson"
+)
 
 // Formats of `tipc link statistics show`, as iproute2 6.1 prints them.
 
@@ -51,48 +54,48 @@ func (c *call) statText(l api.Link) {
 	c.printf("  Congestion link:%d  Send queue max:%d avg:%d\n\n", s.Congestions, s.MaxQueue, s.AvgQueue)
 }
 
-func statJSON(w *jsonWriter, l api.Link) {
+func statJSON(w *ipjson.Writer, l api.Link) {
 	s := l.Stats
 	type kv struct {
 		k string
 		v uint32
 	}
 	object := func(name string, fields ...kv) {
-		w.name(name)
-		w.beginObject()
+		w.Name(name)
+		w.BeginObject()
 		for _, f := range fields {
-			w.field(f.k, f.v)
+			w.Field(f.k, f.v)
 		}
-		w.endObject()
+		w.EndObject()
 	}
-	w.beginObject()
-	w.field("link", l.Name)
+	w.BeginObject()
+	w.Field("link", l.Name)
 	if !l.Broadcast {
-		w.name("state")
-		w.beginArray()
-		w.str(linkState(l))
-		w.endArray()
-		w.field("mtu", l.MTU)
-		w.field("priority", l.Priority)
-		w.field("tolerance", l.Tolerance)
+		w.Name("state")
+		w.BeginArray()
+		w.Str(linkState(l))
+		w.EndArray()
+		w.Field("mtu", l.MTU)
+		w.Field("priority", l.Priority)
+		w.Field("tolerance", l.Tolerance)
 	}
-	w.field("window", l.Window)
+	w.Field("window", l.Window)
 	object("rx packets", kv{"rx packets", s.RxPackets}, kv{"fragments", s.RxFragments}, kv{"fragmented", s.RxFragmented}, kv{"bundles", s.RxBundles}, kv{"bundled", s.RxBundled})
 	object("tx packets", kv{"tx packets", s.TxPackets}, kv{"fragments", s.TxFragments}, kv{"fragmented", s.TxFragmented}, kv{"bundles", s.TxBundles}, kv{"bundled", s.TxBundled})
 	if l.Broadcast {
 		object("rx naks", kv{"rx naks", s.RxNaks}, kv{"defs", s.RxDeferred}, kv{"dups", s.Duplicates})
 		object("tx naks", kv{"tx naks", s.TxNaks}, kv{"acks", s.TxAcks}, kv{"retrans", s.Retransmitted})
 	} else {
-		w.field("tx profile sample", s.Profile.Messages)
-		w.field("packets average", average(s.Profile))
+		w.Field("tx profile sample", s.Profile.Messages)
+		w.Field("packets average", average(s.Profile))
 		for i, name := range profileNames {
-			w.field(name, percent(s.Profile.Lengths[i], s.Profile.Packets))
+			w.Field(name, percent(s.Profile.Lengths[i], s.Profile.Packets))
 		}
 		object("rx states", kv{"rx states", s.RxStates}, kv{"probes", s.RxProbes}, kv{"naks", s.RxNaks}, kv{"defs", s.RxDeferred}, kv{"dups", s.Duplicates})
 		object("tx states", kv{"tx states", s.TxStates}, kv{"probes", s.TxProbes}, kv{"naks", s.TxNaks}, kv{"acks", s.TxAcks}, kv{"retrans", s.Retransmitted})
 	}
-	w.field("congestion link", s.Congestions)
-	w.field("send queue max", s.MaxQueue)
-	w.field("avg", s.AvgQueue)
-	w.endObject()
+	w.Field("congestion link", s.Congestions)
+	w.Field("send queue max", s.MaxQueue)
+	w.Field("avg", s.AvgQueue)
+	w.EndObject()
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/ipjson"
 )
 
 func monitorSet(c *call) error {
@@ -42,14 +43,14 @@ func monitorSummary(c *call) error {
 		for _, b := range m.Bearers {
 			c.printf("\nbearer %s\n    table_generation %d\n    cluster_size %d\n    algorithm %s\n", b.Bearer, b.Generation, b.ClusterSize, algorithm[b.Ring])
 		}
-	}, func(w *jsonWriter) {
+	}, func(w *ipjson.Writer) {
 		for _, b := range m.Bearers {
-			w.beginObject()
-			w.field("bearer", b.Bearer)
-			w.field("table_generation", b.Generation)
-			w.field("cluster_size", b.ClusterSize)
-			w.field("algorithm", algorithm[b.Ring])
-			w.endObject()
+			w.BeginObject()
+			w.Field("bearer", b.Bearer)
+			w.Field("table_generation", b.Generation)
+			w.Field("cluster_size", b.ClusterSize)
+			w.Field("algorithm", algorithm[b.Ring])
+			w.EndObject()
 		}
 	})
 	return nil
@@ -84,17 +85,17 @@ func monitorList(c *call) error {
 				c.monitorPeerText(p)
 			}
 		}
-	}, func(w *jsonWriter) {
+	}, func(w *ipjson.Writer) {
 		for _, b := range list {
-			w.beginObject()
-			w.field("bearer", b.Bearer)
-			w.name(b.Bearer)
-			w.beginArray()
+			w.BeginObject()
+			w.Field("bearer", b.Bearer)
+			w.Name(b.Bearer)
+			w.BeginArray()
 			for _, p := range b.Peers {
 				monitorPeerJSON(w, p)
 			}
-			w.endArray()
-			w.endObject()
+			w.EndArray()
+			w.EndObject()
 		}
 	})
 	return nil
@@ -145,26 +146,26 @@ func (c *call) monitorPeerText(p api.MonitorPeer) {
 	c.printf("\n")
 }
 
-func monitorPeerJSON(w *jsonWriter, p api.MonitorPeer) {
+func monitorPeerJSON(w *ipjson.Writer, p api.MonitorPeer) {
 	state, monitored := status(p)
-	w.beginObject()
-	w.field("node", p.Address.Legacy())
-	w.field("status", state)
-	w.field("monitored", monitored)
-	w.field("generation", p.Generation)
+	w.BeginObject()
+	w.Field("node", p.Address.Legacy())
+	w.Field("status", state)
+	w.Field("monitored", monitored)
+	w.Field("generation", p.Generation)
 	if p.Applied > 0 {
 		applied, others := members(p)
 		for _, l := range []struct {
 			name string
 			list []string
 		}{{"applied_node_status", applied}, {"[non_applied_node:status]", others}} {
-			w.name(l.name)
-			w.beginArray()
+			w.Name(l.name)
+			w.BeginArray()
 			for _, s := range l.list {
-				w.str(s)
+				w.Str(s)
 			}
-			w.endArray()
+			w.EndArray()
 		}
 	}
-	w.endObject()
+	w.EndObject()
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/ipjson"
 	"midplane/tipc"
 )
 
@@ -41,13 +42,13 @@ func nodeList(c *call) error {
 		for _, p := range peers {
 			c.printf("%-32s %s %s\n", identity(p.Identity), p.Address, state[p.Up])
 		}
-	}, func(w *jsonWriter) {
+	}, func(w *ipjson.Writer) {
 		for _, p := range peers {
-			w.beginObject()
-			w.field("identity", identity(p.Identity))
-			w.field("hash", p.Address.String())
-			w.field("state", state[p.Up])
-			w.endObject()
+			w.BeginObject()
+			w.Field("identity", identity(p.Identity))
+			w.Field("hash", p.Address.String())
+			w.Field("state", state[p.Up])
+			w.EndObject()
 		}
 	})
 	return nil
@@ -77,11 +78,11 @@ func nodeGetIdentity(c *call) error {
 	}
 	c.answer(func() {
 		c.printf("Node Identity                    Hash\n%-33s%s\n", identity(n.Identity), n.Address)
-	}, func(w *jsonWriter) {
-		w.beginObject()
-		w.field("identity", identity(n.Identity))
-		w.field("hash", n.Address.String())
-		w.endObject()
+	}, func(w *ipjson.Writer) {
+		w.BeginObject()
+		w.Field("identity", identity(n.Identity))
+		w.Field("hash", n.Address.String())
+		w.EndObject()
 	})
 	return nil
 }

@@ -2,6 +2,7 @@ package tipctool
 
 import (
 	"midplane/internal/api"
+	"midplane/internal/cli/ipjson"
 	"midplane/tipc"
 )
 
@@ -35,16 +36,16 @@ func nametableShow(c *call) error {
 		for _, n := range names {
 			c.printf("%-10d %-10d %-10d %-8s %-10d %s\n", n.Range.Type, n.Range.Lower, n.Range.Upper, n.Scope, n.Socket.Port, node(n))
 		}
-	}, func(w *jsonWriter) {
+	}, func(w *ipjson.Writer) {
 		for _, n := range names {
-			w.beginObject()
-			w.field("type", n.Range.Type)
-			w.field("lower", n.Range.Lower)
-			w.field("upper", n.Range.Upper)
-			w.field("scope", n.Scope.String())
-			w.field("port", n.Socket.Port)
-			w.field("node", node(n))
-			w.endObject()
+			w.BeginObject()
+			w.Field("type", n.Range.Type)
+			w.Field("lower", n.Range.Lower)
+			w.Field("upper", n.Range.Upper)
+			w.Field("scope", n.Scope.String())
+			w.Field("port", n.Socket.Port)
+			w.Field("node", node(n))
+			w.EndObject()
 		}
 	})
 	return nil
@@ -90,7 +91,7 @@ func socketList(c *call) error {
 				c.printf("  bound to {%d,%d,%d}\n", b.Type, b.Lower, b.Upper)
 			}
 		}
-	}, func(w *jsonWriter) {
+	}, func(w *ipjson.Writer) {
 		for _, s := range socks {
 			socketJSON(w, s)
 		}
@@ -99,35 +100,35 @@ func socketList(c *call) error {
 }
 
 // socketJSON has no model: the original prints text even with -j.
-func socketJSON(w *jsonWriter, s api.Socket) {
-	w.beginObject()
-	w.field("socket", s.Port)
-	w.field("type", s.Type.String())
+func socketJSON(w *ipjson.Writer, s api.Socket) {
+	w.BeginObject()
+	w.Field("socket", s.Port)
+	w.Field("type", s.Type.String())
 	if s.Peer != nil {
-		w.name("connected")
-		w.beginObject()
-		w.field("node", s.Peer.Node.String())
-		w.field("port", s.Peer.Port)
-		w.endObject()
+		w.Name("connected")
+		w.BeginObject()
+		w.Field("node", s.Peer.Node.String())
+		w.Field("port", s.Peer.Port)
+		w.EndObject()
 	}
 	if s.Via != nil {
-		w.name("via")
-		w.beginObject()
-		w.field("type", s.Via.Type)
-		w.field("instance", s.Via.Instance)
-		w.endObject()
+		w.Name("via")
+		w.BeginObject()
+		w.Field("type", s.Via.Type)
+		w.Field("instance", s.Via.Instance)
+		w.EndObject()
 	}
 	if len(s.Bound) > 0 {
-		w.name("bound")
-		w.beginArray()
+		w.Name("bound")
+		w.BeginArray()
 		for _, b := range s.Bound {
-			w.beginObject()
-			w.field("type", b.Type)
-			w.field("lower", b.Lower)
-			w.field("upper", b.Upper)
-			w.endObject()
+			w.BeginObject()
+			w.Field("type", b.Type)
+			w.Field("lower", b.Lower)
+			w.Field("upper", b.Upper)
+			w.EndObject()
 		}
-		w.endArray()
+		w.EndArray()
 	}
-	w.endObject()
+	w.EndObject()
 }

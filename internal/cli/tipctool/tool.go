@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/ipjson"
 )
 
 // Exit codes.
@@ -80,7 +81,7 @@ type call struct {
 	pretty bool
 	node   api.Control
 	text   strings.Builder
-	w      jsonWriter
+	w      ipjson.Writer
 }
 
 // usageError is a mistake in the command line.
@@ -109,8 +110,8 @@ func (c *call) printf(format string, args ...any) { fmt.Fprintf(&c.text, format,
 func (c *call) flush() error {
 	out := bufio.NewWriter(c.tool.Stdout)
 	out.WriteString(c.text.String())
-	if c.w.buf.Len() > 0 {
-		out.Write(c.w.buf.Bytes())
+	if c.w.Buf.Len() > 0 {
+		out.Write(c.w.Buf.Bytes())
 		out.WriteByte('\n')
 	}
 	if err := out.Flush(); err != nil {
@@ -186,7 +187,7 @@ func (c *call) dispatch(cmd *command) error {
 			c.printHelp(cmd)
 			return nil
 		}
-		c.w.pretty = c.pretty
+		c.w.Pretty = c.pretty
 		return cmd.run(c)
 	}
 	if len(c.args) == 0 {
@@ -322,11 +323,11 @@ func listNames[T any](what string, question func(api.Control, context.Context) (
 			for _, it := range all {
 				c.printf("%s\n", name(it))
 			}
-		}, func(w *jsonWriter) {
+		}, func(w *ipjson.Writer) {
 			for _, it := range all {
-				w.beginObject()
-				w.field(what, name(it))
-				w.endObject()
+				w.BeginObject()
+				w.Field(what, name(it))
+				w.EndObject()
 			}
 		})
 		return nil
@@ -334,21 +335,21 @@ func listNames[T any](what string, question func(api.Control, context.Context) (
 }
 
 // answer prints a table or a list: text builds the lines, json the array.
-func (c *call) answer(text func(), json func(w *jsonWriter)) {
+func (c *call) answer(text func(), json func(w *ipjson.Writer)) {
 	if !c.json {
 		text()
 		return
 	}
-	c.w.beginArray()
+	c.w.BeginArray()
 	json(&c.w)
-	c.w.endArray()
+	c.w.EndArray()
 }
 
 // one prints a single value: alone on a line, or as an object with one member.
 func (c *call) one(name string, v any) {
-	c.answer(func() { c.printf("%v\n", v) }, func(w *jsonWriter) {
-		w.beginObject()
-		w.field(name, v)
-		w.endObject()
+	c.answer(func() { c.printf("%v\n", v) }, func(w *ipjson.Writer) {
+		w.BeginObject()
+		w.Field(name, v)
+		w.EndObject()
 	})
 }

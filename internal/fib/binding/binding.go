@@ -103,3 +103,11 @@ func Find(dir, which string) (Binding, error) {
 	}
 	return Binding{}, &NotFoundError{which, dir}
 }
+
+// Remove removes all records. That there are none is no error.
+func Remove(dir string) error {
+	if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -2,7 +2,7 @@ package image
 
 // Target is what a next-hop id leads to.
 type Target struct {
-	Kind    uint8  // KindUnicast to KindLookup; 0 if the id leads nowhere: it is free, or down
+	Kind    uint8  // KindUnicast to KindLookup; 0 if the id leads nowhere: it is free, down, or to a FIB that is not there
 	ID      uint32 // the id, or that of the group's member
 	Device  uint32
 	Gateway Key    // IPv4 as ::ffff:a.b.c.d; zero: none
@@ -31,9 +31,9 @@ func (m *Words) Target(id, hash uint32) (t Target) {
 		t.Device = Lo(m.Load(r))
 		t.Gateway = Key{Hi: m.Load(r + 1), Lo: m.Load(r + 2)}
 	case KindLookup:
-		if t.Desc = Lo(w); t.Desc == 0 {
-			t.Kind = 0
-		}
+		t.Desc = Lo(w)
+	case KindAbsent:
+		t.Kind = 0
 	}
 	return t
 }

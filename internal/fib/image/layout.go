@@ -98,6 +98,7 @@ const (
 	KindProhibit    = 5
 	KindLookup      = 6
 	KindGroup       = 7
+	KindAbsent      = 8 // as KindLookup, but there is no such FIB: the reference is its id
 )
 
 // MinWords is the least size of an image.

@@ -134,3 +134,6 @@ func (v View) again(desc, family uint32, key Key) (nh uint32, ok bool) {
 	}
 	return 0, false
 }
+
+// All returns all words, for a test that maps or damages them.
+func (m *Words) All() []uint64 { return m.w }

@@ -1,0 +1,50 @@
+package fibtool
+
+var root = &command{sub: []*command{
+	{name: "add", args: addArgs, short: "make a FIB", run: fibAdd},
+	{name: "del", alias: []string{"delete"}, args: "FIB", short: "remove a FIB that has no ports and no feed", run: fibDel},
+	{name: "list", alias: []string{"show", "ls", "l"}, args: "[FIB]", short: "the FIBs", run: fibList},
+	{name: "route", alias: []string{"ro", "r"}, short: "routes", def: "show", sub: []*command{
+		{name: "add", args: routeArgs, short: "add a static route", run: routeChange},
+		{name: "change", alias: []string{"chg"}, args: routeArgs, short: "change one that is there", run: routeChange},
+		{name: "replace", args: routeArgs, short: "add or change one", run: routeChange},
+		{name: "del", alias: []string{"delete"}, args: "PREFIX fib FIB", short: "remove a static route", run: routeDel},
+		{name: "get", args: "ADDRESS fib FIB [hash N] [fibmatch]", short: "where packets to an address go", run: routeGet},
+		{name: "show", alias: []string{"list", "ls"}, args: showArgs, short: "routes", run: routeShow},
+		{name: "flush", args: showArgs, short: "remove static routes", run: routeFlush},
+	}},
+	{name: "nexthop", short: "next hops that routes name by number", def: "show", sub: []*command{
+		{name: "add", args: nexthopArgs, short: "add one", run: nexthopChange},
+		{name: "replace", args: nexthopArgs, short: "add or change one, for all routes at once", run: nexthopChange},
+		{name: "del", alias: []string{"delete"}, args: "id N", short: "remove one that nothing uses", run: nexthopDel},
+		{name: "get", args: "id N", short: "one next hop", run: nexthopShow},
+		{name: "show", alias: []string{"list", "ls"}, args: "[id N] [dev DEV]", short: "all of them", run: nexthopShow},
+		{name: "flush", args: "", short: "remove all that nothing uses", run: nexthopFlush},
+	}},
+	{name: "neigh", alias: []string{"neighbour", "neighbor", "n"}, short: "neighbours", def: "show", sub: []*command{
+		{name: "add", args: neighArgs, short: "enter one", run: neighChange},
+		{name: "replace", args: neighArgs, short: "enter or change one", run: neighChange},
+		{name: "del", alias: []string{"delete"}, args: "ADDRESS dev DEV [fib FIB]", short: "remove one", run: neighDel},
+		{name: "show", alias: []string{"list", "ls"}, args: "[dev DEV] [fib FIB] [nud STATE]", short: "neighbours, learned and entered", run: neighShow},
+		{name: "flush", args: "fib FIB [dev DEV]", short: "forget those that were learned", run: neighFlush},
+	}},
+	{name: "port", alias: []string{"p"}, short: "devices of FIBs", def: "show", sub: []*command{
+		{name: "add", args: portArgs, short: "put a device, or a VLAN of one, into a FIB", run: portAdd},
+		{name: "del", alias: []string{"delete"}, args: "DEV", short: "take it out again", run: portDel},
+		{name: "show", alias: []string{"list", "ls"}, args: "[DEV] [fib FIB]", short: "ports", run: portShow},
+	}},
+	{name: "load", args: "FILE fib FIB [replace] [via ADDRESS] [dev DEV] [format FORMAT]", short: "fill a FIB from a file", long: loadHelp, run: load},
+	{name: "unload", args: "FIB", short: "take out what was loaded", run: unload},
+	{name: "feed", short: "sources of routes", def: "show", sub: []*command{
+		{name: "add", args: feedArgs, short: "start one", run: feedAdd},
+		{name: "del", alias: []string{"delete"}, args: "NAME", short: "end one, and withdraw its routes", run: feedDel},
+		{name: "resync", args: "NAME", short: "compare all it has with the FIBs", run: feedResync},
+		{name: "show", alias: []string{"list", "ls"}, args: "[NAME]", short: "feeds", run: feedShow},
+	}},
+	{name: "diff", args: "SIDE SIDE", short: "compare two tables", long: diffHelp, run: diff},
+	{name: "bench", args: "[routes N] [changes N]", short: "measure inserts, deletes and lookups on this machine", run: bench},
+	{name: "stats", args: "", short: "counts of the daemon", run: stats},
+	{name: "exec", args: "FIB [port DEV] [hostdns] -- COMMAND [ARG]...", short: "run a program, and its children, in a FIB", run: execIn},
+	{name: "identify", args: "[PID]", short: "the FIB that a process is in", run: identify},
+	{name: "pids", args: "FIB", short: "the processes in a FIB", run: pids},
+}}

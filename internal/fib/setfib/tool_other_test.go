@@ -1,0 +1,7 @@
+//go:build !linux
+
+package setfib
+
+import "midplane/internal/sys"
+
+func toolMain(string, []string) error { return &sys.UnsupportedError{Feature: "FIBs"} }
