@@ -5,7 +5,7 @@
 
 #include "image.h"
 
-enum kind { // fib.Type, and group
+enum kind { // as in internal/fib/image
 	KIND_NONE,
 	KIND_UNICAST,
 	KIND_LOCAL,
@@ -14,8 +14,9 @@ enum kind { // fib.Type, and group
 	KIND_PROHIBIT,
 	KIND_LOOKUP,
 	KIND_GROUP,
-	// not in the image:
-	KIND_DOWN,  // the next hop, or all of the group, is out of use
+	KIND_ABSENT, // a lookup in a FIB that does not exist
+	// not in the image, where a kind has 8 bits:
+	KIND_DOWN = 256, // the next hop, or all of the group, is out of use
 	KIND_DEPTH, // too many FIBs after each other
 	KIND_BUSY,  // the writer was too quick
 };
@@ -122,11 +123,8 @@ static __always_inline int lookup(struct flow *f, int v6)
 		entry = member(f, entry);
 	f->entry = entry;
 	kind = entry & ENTRY_DOWN ? KIND_DOWN : ENTRY_KIND(entry);
-	if (kind == KIND_LOOKUP) {
+	if (kind == KIND_LOOKUP)
 		f->desc = entry;
-		if (!f->desc)
-			kind = KIND_NONE;
-	}
 	return WORD(base, H_HOP_EPOCH) == epoch ? kind : KIND_BUSY;
 }
 
