@@ -25,13 +25,14 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 			return nil, err
 		}
 	}
-	c := &fibControl{log: log}
+	links := newFIBLinks()
+	c := &fibControl{log: log, links: links}
 	var err error
 	if c.set, err = fib.New(nil); err != nil {
 		return nil, err
 	}
-	links := newFIBLinks()
 	o := fibs.Options{Set: c.set, Dir: cfg.State, NoSync: cfg.NoSync, Links: links, Log: log, Config: cfg.Ops, Backend: cfg.Backend}
+	o.Feeds = &feeder{set: c.set, log: log}
 	if o.Backend == "auto" {
 		o.Backend = ""
 	}
@@ -83,6 +84,7 @@ type fibControl struct {
 	*fibs.Service
 	set    *fib.Set
 	kernel *kernelSide // nil: none
+	links  *fibLinks
 	cancel context.CancelFunc
 	log    *slog.Logger
 }
@@ -118,7 +120,3 @@ func (c *fibControl) Load(ctx context.Context, q fibapi.LoadQuery, next func() (
 }
 
 func (c *fibControl) Stats(context.Context) (spec.Stats, error) { return c.Service.Stats(), nil }
-
-func (c *fibControl) Diff(context.Context, fibapi.DiffQuery, func(spec.DiffLine) bool) error {
-	return failf("unsupported", "diff: not yet")
-}

@@ -90,7 +90,8 @@ type Feeds interface {
 type Feed interface {
 	Info() spec.FeedInfo // State, Err and Counts
 	Resync() error
-	Close() error // the feed writes nothing more when it has returned
+	Close() error // the feed writes nothing more when it has returned; its routes stay
+	Withdraw()    // after Close: its routes and next hops go
 }
 
 // Service is the FIBs of a daemon. All methods are safe for concurrent use. Changes take turns, and block while the disk
@@ -143,6 +144,7 @@ type fibState struct {
 	source *Source                        // who else writes, nil nobody
 	load   *item[spec.Load]               // the file that was loaded, if that is the source
 	gone   bool
+	stale  bool // it has routes of before the start
 
 	// With a kernel side and kernel "all": what its table is to be told, by a goroutine of its own.
 	dirty map[netip.Prefix]struct{}

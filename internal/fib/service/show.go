@@ -210,6 +210,36 @@ func (s *Service) titleOf(id fib.ID) string {
 	return id.String()
 }
 
+// Find returns the table of a FIB by its name or number.
+func (s *Service) Find(which string) (*fib.Table, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f, err := s.find(which)
+	if err != nil {
+		return nil, err
+	}
+	return f.t, nil
+}
+
+// Fed returns the routes that a feed has in its FIB, also those that static ones hide, in no order. The feed must be for
+// one FIB.
+func (s *Service) Fed(name string) (fib.ID, iter.Seq[fib.Route], error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	w := s.running[name]
+	if w == nil {
+		return 0, nil, notFound("feed " + name)
+	}
+	if w.FIB == "" {
+		return 0, nil, &fib.FieldError{Field: "feed", Value: name, Want: "one that is for one FIB; compare the FIB itself"}
+	}
+	f, err := s.find(w.FIB)
+	if err != nil {
+		return 0, nil, err
+	}
+	return f.ID, f.others(), nil
+}
+
 // Lookup says where packets to an address go.
 func (s *Service) Lookup(q spec.LookupQuery) (spec.LookupInfo, error) {
 	s.mu.RLock()
