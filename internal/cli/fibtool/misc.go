@@ -29,6 +29,9 @@ func stats(c *call) error {
 		}
 		for _, f := range st.PerFIB {
 			c.printFIB(f)
+			for _, k := range slices.Sorted(maps.Keys(f.Packets)) {
+				c.printf("    %s %d\n", k, f.Packets[k])
+			}
 		}
 		return nil
 	}

@@ -301,7 +301,11 @@ func (s *Service) moved(f *fibState, p netip.Prefix, to way) bool {
 func (s *Service) LinksChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.retry()
+	if s.closed {
+		return
+	}
+	s.retry()
+	if err := s.setForward(); err != nil {
+		s.log.Error("forwarder", "err", err)
 	}
 }

@@ -26,13 +26,14 @@ import (
 
 // Options say what a Service has. The zero value is tables in memory that are gone with the process.
 type Options struct {
-	Set     *fib.Set // nil: a new one
-	Dir     string   // state directory; "": nothing is kept
-	NoSync  bool     // do not wait for the disk (see journal.Open)
-	Links   Links    // nil: no devices
-	Kernel  Kernel   // nil: none
-	Feeds   Feeds    // nil: none
-	Backend string   // of FIBs that do not say one; "": none without Kernel, else the first that works
+	Set     *fib.Set  // nil: a new one
+	Dir     string    // state directory; "": nothing is kept
+	NoSync  bool      // do not wait for the disk (see journal.Open)
+	Links   Links     // nil: no devices
+	Kernel  Kernel    // nil: none
+	Feeds   Feeds     // nil: none
+	Forward Forwarder // nil: none
+	Backend string    // of FIBs that do not say one; "": none without Kernel, else the first that works
 	Log     *slog.Logger
 	Config  []spec.Op // what the configuration file says
 }
@@ -45,13 +46,16 @@ type Links interface {
 	Name(id fib.ID, index uint32) string
 	// Addrs returns the addresses of a device, with the lengths of their networks.
 	Addrs(id fib.ID, device string) []netip.Prefix
+	// Tags returns on which link, and with which VLAN tags, the frames of a device are; 0: on itself, without.
+	Tags(id fib.ID, device string) (link uint32, outer, inner uint16)
 }
 
 type noLinks struct{}
 
-func (noLinks) Index(fib.ID, string) (uint32, bool) { return 0, false }
-func (noLinks) Name(fib.ID, uint32) string          { return "" }
-func (noLinks) Addrs(fib.ID, string) []netip.Prefix { return nil }
+func (noLinks) Index(fib.ID, string) (uint32, bool)          { return 0, false }
+func (noLinks) Name(fib.ID, uint32) string                   { return "" }
+func (noLinks) Addrs(fib.ID, string) []netip.Prefix          { return nil }
+func (noLinks) Tags(fib.ID, string) (uint32, uint16, uint16) { return 0, 0, 0 }
 
 // Kernel is the kernel side, see package kernel. All methods may block.
 type Kernel interface {
@@ -97,30 +101,32 @@ type Feed interface {
 // Service is the FIBs of a daemon. All methods are safe for concurrent use. Changes take turns, and block while the disk
 // and the kernel work; reading blocks only while the one FIB that it is about is written to.
 type Service struct {
-	set   *fib.Set
-	links Links
-	kern  Kernel
-	feeds Feeds
-	log   *slog.Logger
-	def   string // back end
-	dir   string
-	store *journal.Store
+	set     *fib.Set
+	links   Links
+	kern    Kernel
+	feeds   Feeds
+	forward Forwarder
+	log     *slog.Logger
+	def     string // back end
+	dir     string
+	store   *journal.Store
 
-	mu      sync.RWMutex // of what users want; not held while a dump is written
-	fibs    map[fib.ID]*fibState
-	names   map[string]fib.ID
-	hops    map[uint32]*hopState
-	hopIDs  map[fib.NextHopID]uint32 // the other way round
-	ports   map[string]*portState
-	neighs  map[neighKey]*item[spec.Neigh]
-	running map[string]*feedState
-	statics int
-	tables  uint64      // number of the last file of a table
-	later   []func()    // for the end of the change that is under way
-	leaving []*fibState // FIBs that the change under way removes
-	byTable sync.Map    // uint32: *fibState; for feeds, which must not wait for a change that waits for them
-	loading bool        // the journal or the configuration is being read: what cannot be realised yet is kept
-	closed  bool
+	mu        sync.RWMutex // of what users want; not held while a dump is written
+	fibs      map[fib.ID]*fibState
+	names     map[string]fib.ID
+	hops      map[uint32]*hopState
+	hopIDs    map[fib.NextHopID]uint32 // the other way round
+	ports     map[string]*portState
+	neighs    map[neighKey]*item[spec.Neigh]
+	running   map[string]*feedState
+	statics   int
+	forwarded []ForwardPort // what the forwarder was told
+	tables    uint64        // number of the last file of a table
+	later     []func()      // for the end of the change that is under way
+	leaving   []*fibState   // FIBs that the change under way removes
+	byTable   sync.Map      // uint32: *fibState; for feeds, which must not wait for a change that waits for them
+	loading   bool          // the journal or the configuration is being read: what cannot be realised yet is kept
+	closed    bool
 
 	ways   ways
 	counts counts
@@ -199,7 +205,7 @@ type counts struct {
 // Open makes the Service: it reads the state directory, realises it and what the configuration says, and starts the feeds.
 func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
-		set: o.Set, links: o.Links, kern: o.Kernel, feeds: o.Feeds, log: o.Log, def: o.Backend, dir: o.Dir,
+		set: o.Set, links: o.Links, kern: o.Kernel, feeds: o.Feeds, forward: o.Forward, log: o.Log, def: o.Backend, dir: o.Dir,
 		fibs: map[fib.ID]*fibState{}, names: map[string]fib.ID{}, hops: map[uint32]*hopState{}, hopIDs: map[fib.NextHopID]uint32{},
 		ports: map[string]*portState{}, neighs: map[neighKey]*item[spec.Neigh]{}, running: map[string]*feedState{},
 	}

@@ -292,6 +292,9 @@ func (s *Service) Ports() []spec.PortInfo {
 		i := spec.PortInfo{Port: p.Port, FIB: p.fib, Name: s.fibs[p.fib].Name, Config: p.config}
 		i.Dev = key
 		i.Index, _ = s.links.Index(p.fib, key)
+		if slices.ContainsFunc(s.forwarded, func(f ForwardPort) bool { return f.Device == i.Index && f.FIB == p.fib }) {
+			i.Forward = "xdp"
+		}
 		l = append(l, i)
 	}
 	return l
@@ -436,6 +439,17 @@ func (s *Service) Stats() spec.Stats {
 		st.Counts["snapshot_octets"], st.Counts["journal_octets"] = uint64(snapshot), uint64(log)
 	}
 	st.FIBs = len(st.PerFIB)
+	for i := range st.PerFIB {
+		if s.forward == nil {
+			break
+		}
+		packets, err := s.forward.Packets(st.PerFIB[i].ID)
+		if err != nil {
+			s.log.Warn("forwarder", "err", err)
+			continue
+		}
+		st.PerFIB[i].Packets = packets
+	}
 	for _, f := range st.PerFIB {
 		st.Routes += f.IPv4 + f.IPv6
 	}
