@@ -108,7 +108,7 @@ type benchStat struct {
 	_      structs.HostLayout
 	Fib    uint64
 	Octets uint64
-	N      [24]uint64
+	N      [32]uint64
 }
 
 type benchVia struct {

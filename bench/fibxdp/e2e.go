@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 )
 
 func (b *bench) dir() string { return b.pins }
@@ -47,15 +45,18 @@ func (b *bench) generate(frames int, arrived func() (uint64, error)) (float64, e
 	if _, err := b.o.Generate4.Run(&ebpf.RunOptions{Data: frame4(b.mac), Repeat: uint32(frames), Flags: live, BatchSize: 64}); err != nil {
 		return 0, fmt.Errorf("generator: %w", err)
 	}
-	after, last := before, uint64(0)
 	took := time.Since(start)
-	for after != last { // what is still under way
+	after, err := arrived()
+	if err != nil {
+		return 0, err
+	}
+	for last := before; after != last; { // what is still under way
 		last = after
 		time.Sleep(10 * time.Millisecond)
 		if after, err = arrived(); err != nil {
 			return 0, err
 		}
-		if after != last && last != before {
+		if after != last {
 			took = time.Since(start)
 		}
 	}
@@ -94,10 +95,10 @@ func (b *bench) throughKernel(frames int) (float64, error) {
 	}
 	defer p.Close()
 	return b.generate(frames, func() (uint64, error) {
-		t, err := os.ReadFile("/sys/class/net/s0/statistics/rx_packets")
+		l, err := netlink.LinkByIndex(int(b.end))
 		if err != nil {
 			return 0, err
 		}
-		return strconv.ParseUint(strings.TrimSpace(string(t)), 10, 64)
+		return l.Attrs().Statistics.RxPackets, nil
 	})
 }

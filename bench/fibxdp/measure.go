@@ -17,11 +17,13 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 
+	"midplane/fib"
+	"midplane/internal/fib/image"
 	"midplane/internal/fib/xdp"
 )
 
 const (
-	fib       = 10
+	fibID     = 10
 	gateways  = 500
 	mainTable = 254
 )
@@ -35,6 +37,7 @@ type bench struct {
 	hops     []int // next hop of each prefix, IPv4's first
 	gen, end uint32
 	pins     string
+	set      *fib.Set
 }
 
 func run(name string, args ...string) error {
@@ -147,24 +150,51 @@ func (b *bench) network() error {
 }
 
 func (b *bench) image() error {
-	im := newBuilder(b.f.Memory())
-	ids4, ids6 := make([]uint32, gateways), make([]uint32, gateways)
+	var err error
+	if b.set, err = fib.New(&fib.Config{Memory: b.f.Memory(), MaxFIBs: 1024}); err != nil {
+		return err
+	}
+	t, err := b.set.Create(fibID, "bench")
+	if err != nil {
+		return err
+	}
+	ids := make([]fib.NextHopID, 2*gateways)
 	for i := range gateways {
-		ids4[i], ids6[i] = im.unicast(b.out, gateway4(i).String()), im.unicast(b.out, gateway6(i).String())
+		for f, gw := range []netip.Addr{gateway4(i), gateway6(i)} {
+			if ids[f*gateways+i], err = b.set.AddNextHop(fib.NextHop{Type: fib.Unicast, Gateway: gw, Device: b.out}); err != nil {
+				return err
+			}
+		}
 	}
-	routes := map[netip.Prefix]uint32{}
-	for i, p := range b.v4 {
-		routes[p] = ids4[b.hops[i]]
+	err = t.Replace(func(yield func(fib.Route) bool) {
+		for i, p := range slices.Concat(b.v4, b.v6) {
+			hop := b.hops[i]
+			if p.Addr().Is6() {
+				hop += gateways
+			}
+			if !yield(fib.Route{Prefix: p, NextHop: ids[hop]}) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return err
 	}
-	for i, p := range b.v6 {
-		routes[p] = ids6[b.hops[len(b.v4)+i]]
-	}
-	im.fibOf(0, fib, routes, 18)
 	return b.f.SetPorts(b.ports())
 }
 
 func (b *bench) ports() []xdp.Port {
-	return []xdp.Port{{Device: b.in, FIB: fib}, {Device: b.out, FIB: fib}}
+	return []xdp.Port{{Device: b.in, FIB: fibID}, {Device: b.out, FIB: fibID}}
+}
+
+// descriptor finds the FIB in the image.
+func (b *bench) descriptor() uint32 {
+	mem := b.f.Memory()
+	at := image.Lo(mem[image.HeaderFIBs])
+	for mem[at+image.DescID] != image.Pair(fibID, image.DescInUse) {
+		at += image.DescWords
+	}
+	return at
 }
 
 func (b *bench) load() error {
@@ -183,7 +213,7 @@ func (b *bench) load() error {
 	}
 	mac := append(slices.Clone(b.mac), 0, 0)
 	for name, v := range map[string]any{
-		"image_mask": uint64(len(b.f.Memory())*8 - 8), "ask_again": uint64(time.Second), "in_index": b.in, "out_index": b.gen, "fib_desc": uint32(64),
+		"image_mask": uint64(len(b.f.Memory())*8 - 8), "ask_again": uint64(time.Second), "in_index": b.in, "out_index": b.gen, "fib_desc": b.descriptor(),
 		"table": uint32(mainTable), "router_mac": binary.LittleEndian.Uint64(mac),
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {

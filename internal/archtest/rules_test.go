@@ -22,10 +22,10 @@ var cores = []core{
 	{"internal/tipc/topsrv", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/names", "internal/tipc/socket", "internal/tipc/sockif")},
 	{"internal/tipc/stack", imports("internal/mono", "internal/tipc/wire", "internal/tipc/buf", "internal/tipc/msg", "internal/tipc/monitor", "internal/tipc/link",
 		"internal/tipc/discover", "internal/tipc/names", "internal/tipc/node", "internal/tipc/topsrv", "internal/tipc/socket", "internal/tipc/sockif")},
-	{"internal/fib/kernel/neigh", imports("internal/mono")},
-	{"internal/fib/kernel/plan", nil},
 	{"internal/fib/image", nil},
 	{"internal/fib/trie", imports("internal/fib/image")},
+	{"internal/fib/kernel/neigh", imports("internal/mono")},
+	{"internal/fib/kernel/plan", nil},
 	{"internal/fib/mrt", nil},
 	{"internal/fib/diff", nil},
 }
@@ -68,6 +68,7 @@ var onlyFor = []struct {
 	who  []string
 	why  string
 }{
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib"}, "system calls live in one place"},
 	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
@@ -79,6 +80,7 @@ var onlyFor = []struct {
 	{module + "/internal/lab/proto", []string{"internal/lab/…"}, "the lab's own"},
 	{module + "/internal/sim", nil, "only tests use the simulator"},
 	{module + "/internal/interop", nil, "only tests"},
+	{module + "/internal/fib/fibtest", nil, "only tests (and bench, which is a module of its own)"},
 	{"github.com/google/go-cmp/cmp", nil, "only tests compare with it"},
 	{"pgregory.net/rapid", nil, "only tests draw with it"},
 	{"golang.org/x/net/nettest", nil, "only tests use it"},

@@ -121,7 +121,7 @@ func dump(t *testing.T, ns string) map[string]any {
 	}
 	all["qdisc"] = slices.DeleteFunc(strings.Split(string(out), "\n"), func(l string) bool { return strings.Contains(l, "noqueue") })
 	files := "/proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/tcp_*accept /proc/sys/net/ipv4/udp_*accept /proc/sys/net/*/fwmark_reflect"
-	out, err = exec.Command("ip", "netns", "exec", ns, "sh", "-c", "grep -rs . "+files).Output()
+	out, err = exec.Command("nsenter", "--net=/run/netns/"+ns, "sh", "-c", "grep -rs . "+files).Output()
 	if err != nil && len(out) == 0 {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func plain(v any) any {
 	var lines []string
 	for _, e := range l {
 		if m, ok := e.(map[string]any); ok {
-			for _, k := range []string{"operstate", "stats", "stats64", "link_index"} {
+			for _, k := range []string{"operstate", "stats", "stats64", "link_index", "link_netnsid"} {
 				delete(m, k)
 			}
 			if m["qdisc"] == "noop" { // no queue either; a device has it until it is up for the first time
@@ -149,8 +149,15 @@ func plain(v any) any {
 			if flags, ok := m["flags"].([]any); ok {
 				m["flags"] = slices.DeleteFunc(flags, func(f any) bool { return f == "LOWER_UP" || f == "NO-CARRIER" || f == "linkdown" || f == "M-DOWN" })
 			}
-			for _, a := range list(m["addr_info"]) {
+			infos := list(m["addr_info"])
+			for _, a := range infos {
 				delete(a.(map[string]any), "tentative")
+			}
+			slices.SortFunc(infos, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			if info, ok := m["linkinfo"].(map[string]any); ok && info["info_kind"] == "vrf" {
+				for _, k := range []string{"address", "ifindex"} { // new ones each time
+					delete(m, k)
+				}
 			}
 		}
 		b, _ := json.Marshal(e)

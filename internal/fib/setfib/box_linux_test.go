@@ -1,13 +1,16 @@
 package setfib
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"midplane/internal/fib/binding"
+	"midplane/internal/fib/kernel"
 	"midplane/internal/lab"
 )
 
@@ -54,16 +57,6 @@ func fibID(i int) int { return 10 * (i + 1) }
 func clientMAC(i int) string { return fmt.Sprintf("02:00:00:00:c1:%02x", i) }
 func serverMAC(i int) string { return fmt.Sprintf("02:00:00:00:5e:%02x", i) }
 
-// setup runs ip commands, one a line, in the box.
-func (b *box) setup(format string, args ...any) {
-	b.t.Helper()
-	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
-		if f := strings.Fields(line); len(f) > 0 {
-			b.run(f...)
-		}
-	}
-}
-
 // exec starts a command in FIB i of the box.
 func (b *box) exec(i int, argv ...string) *lab.Proc {
 	b.t.Helper()
@@ -97,6 +90,34 @@ func newClients(t testing.TB, n int) (clients []*lab.Namespace) {
 	return clients
 }
 
+// fibs is what the box has, as the kernel side is told. ports is how many ports each FIB has, device names them.
+func fibs(backend binding.Backend, ports int, device func(n int) string) (l []kernel.FIB) {
+	for i, name := range fibNames {
+		f := kernel.FIB{ID: uint32(fibID(i)), Name: name, Backend: kernel.Backend(backend), DNS: []netip.Addr{netip.MustParseAddr(clientAddr)}}
+		for p := range ports {
+			// Each FIB has the same networks, and one address that no other has.
+			addrs := []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("198.51.%d.1/24", 100+p)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::1/64", p))}
+			if p == 0 {
+				addrs = append(addrs, netip.MustParsePrefix(ownAddr(i)+"/32"))
+			}
+			f.Ports = append(f.Ports, kernel.Port{Device: device(i*ports + p), Addresses: addrs, NoDAD: true})
+		}
+		l = append(l, f)
+	}
+	return l
+}
+
+// ownAddr is the address that only FIB i has, peerAddr that of a client which only it has a route to.
+func ownAddr(i int) string  { return fmt.Sprintf("203.0.113.%d", 10*i+1) }
+func peerAddr(i int) string { return fmt.Sprintf("203.0.113.%d", 10*i+2) }
+
+// configureClient gives a client the addresses of the network at port p of its FIB.
+func configureClient(client *lab.Namespace, p int) {
+	client.IP("addr", "add", fmt.Sprintf("198.51.%d.2/24", 100+p), "dev", "eth0")
+	client.IP("addr", "add", fmt.Sprintf("2001:db8:%d::2/64", p), "dev", "eth0", "nodad")
+	client.IP("link", "set", "eth0", "up")
+}
+
 // newNativeBox makes a box of back end rules or netns in a namespace. ports is how many ports each FIB has.
 func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 	t.Helper()
@@ -126,59 +147,81 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 		t.Fatal(err)
 	}
 	for c, client := range b.clients {
-		ns.IP("link", "add", fmt.Sprintf("p%d", c), "address", serverMAC(c), "type", "veth", "peer", "name", "eth0", "address", clientMAC(c), "netns", client.Name())
 		b.macs = append(b.macs, serverMAC(c))
-		client.IP("addr", "add", clientAddr+"/24", "dev", "eth0")
-		client.IP("link", "set", "eth0", "up")
-		if c%ports > 0 { // further ports of a FIB have other networks
-			client.IP("addr", "add", fmt.Sprintf("198.51.%d.2/24", 100+c%ports), "dev", "eth0")
-			client.IP("addr", "del", clientAddr+"/24", "dev", "eth0")
+		ns.IP("link", "add", nativePort(c), "address", serverMAC(c), "type", "veth", "peer", "name", "eth0", "address", clientMAC(c), "netns", client.Name())
+		configureClient(client, c%ports)
+		if backend != binding.Netns {
+			b.capture = append(b.capture, captured{ns, nativePort(c)})
 		}
 	}
-	if backend == binding.Rules { // the rule for table local comes after those of FIBs, and leaves their ports out
-		for _, family := range []string{"-4", "-6"} {
-			ns.IP(family, "rule", "add", "pref", "32765", "lookup", "local", "suppress_ifgroup", "73")
-			ns.IP(family, "rule", "del", "pref", "0")
-		}
+	k, err := kernel.Open(kernel.Config{Dir: b.dir, NetnsDir: filepath.Join(b.dir, "netns"), Netns: "/run/netns/" + ns.Name()})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i, name := range fibNames {
-		fib := binding.Binding{FIB: uint32(fibID(i)), Name: name, Backend: backend, DNS: []string{clientAddr}}
-		for p := range ports {
-			fib.Ports = append(fib.Ports, fmt.Sprintf("p%d", i*ports+p))
+	t.Cleanup(func() {
+		b.killAll()
+		if _, err := k.Remove(context.Background()); err != nil {
+			t.Error(err)
 		}
-		where := ns
-		if backend == binding.Netns {
-			where = lab.NewNamespace(t)
-			fib.Netns = "/run/netns/" + where.Name()
-		} else {
-			fib.Mark = uint32(fibID(i))
-		}
-		for p, port := range fib.Ports {
-			if backend == binding.Netns {
-				ns.IP("link", "set", port, "netns", where.Name())
-			}
-			where.Run("sysctl", "-qw", "net.ipv4.conf."+port+".rp_filter=0", "net.ipv4.conf.all.rp_filter=0", "net.ipv6.conf."+port+".accept_dad=0")
-			where.IP("addr", "add", fmt.Sprintf("198.51.%d.1/24", 100+p), "dev", port)
-			where.IP("link", "set", port, "up")
-			if backend == binding.Rules {
-				ns.IP("link", "set", port, "group", "73")
-				for _, key := range []string{"iif", "oif"} {
-					ns.IP("rule", "add", key, port, "lookup", fmt.Sprint(fibID(i)))
-				}
-				ns.IP("route", "del", fmt.Sprintf("198.51.%d.0/24", 100+p), "dev", port)
-				ns.IP("route", "add", fmt.Sprintf("198.51.%d.0/24", 100+p), "dev", port, "table", fmt.Sprint(fibID(i)))
-				ns.IP("route", "add", "local", fmt.Sprintf("198.51.%d.1", 100+p), "dev", port, "table", fmt.Sprint(fibID(i)))
-			}
-			b.capture = append(b.capture, captured{where, port})
-		}
-		if backend == binding.Rules {
-			ns.IP("rule", "add", "fwmark", fmt.Sprint(fibID(i)), "lookup", fmt.Sprint(fibID(i)))
-			ns.IP("route", "add", "unreachable", "default", "metric", "4278198272", "table", fmt.Sprint(fibID(i)))
-		}
-		b.bindings = append(b.bindings, fib)
+		_ = k.Close()
+	})
+	if r, err := k.Apply(t.Context(), fibs(backend, ports, nativePort)); err != nil {
+		t.Fatalf("%v after %s", err, strings.Join(r.Operations, "\n"))
 	}
-	b.save()
+	if backend == binding.Rules && !strings.Contains(ns.IP("rule", "show"), "suppress_ifgroup") {
+		keepOut(ns, len(b.clients))
+	}
+	if b.bindings, err = binding.Load(b.dir); err != nil || len(b.bindings) != len(fibNames) {
+		t.Fatalf("bindings %v, %v", b.bindings, err)
+	}
 	return b
+}
+
+// keepOut keeps those who are in no FIB from addresses of FIBs of back end rules: they would find them in table local.
+func keepOut(ns *lab.Namespace, ports int) {
+	for _, family := range []string{"-4", "-6"} {
+		ns.IP(family, "rule", "add", "pref", "32766", "lookup", "local", "suppress_ifgroup", "73")
+		ns.IP(family, "rule", "del", "pref", "32765")
+	}
+	for n := range ports {
+		ns.IP("link", "set", nativePort(n), "group", "73")
+	}
+}
+
+func nativePort(n int) string { return fmt.Sprintf("p%d", n) }
+
+// killAll ends the processes of all FIBs.
+func (b *box) killAll() {
+	ctx, cancel := context.WithTimeout(context.Background(), lab.Patience)
+	defer cancel()
+	l, err := binding.Load(b.dir)
+	if err != nil {
+		b.t.Error(err)
+	}
+	for _, f := range l {
+		if err := b.do(func() error { return Remove(ctx, b.dir, f, true) }); err != nil {
+			b.t.Error(err)
+		}
+	}
+}
+
+// inFIB runs a command where the devices of FIB i are, which is the box or, for back end netns, the FIB's namespace.
+func (b *box) inFIB(i int, argv ...string) string {
+	b.t.Helper()
+	if b.bindings[i].Backend == binding.Netns {
+		argv = append([]string{"nsenter", "--net=" + b.bindings[i].Netns}, argv...)
+	}
+	return b.run(argv...)
+}
+
+// route gives FIB i a route of its own, to its client's address.
+func (b *box) route(i int, to string) {
+	b.t.Helper()
+	argv := []string{"ip", "route", "add", to, "dev", b.bindings[i].Ports[0]}
+	if b.bindings[i].Backend != binding.Netns {
+		argv = append(argv, "table", fmt.Sprint(fibID(i)))
+	}
+	b.inFIB(i, argv...)
 }
 
 // save writes the record of FIBs.

@@ -75,23 +75,14 @@ func TestIntegrationExecKeepsFIBsApart(t *testing.T) {
 		t.Run(string(backend), func(t *testing.T) {
 			b := newNativeBox(t, backend, 1)
 			for i, name := range fibNames { // an address that only this FIB has, at the box and at its client
-				only, peer := fmt.Sprintf("203.0.113.%d", 10*i+1), fmt.Sprintf("203.0.113.%d", 10*i+2)
-				b.capture[i].ns.IP("addr", "add", only+"/32", "dev", b.bindings[i].Ports[0])
-				b.clients[i].IP("addr", "add", peer+"/32", "dev", "eth0")
-				b.clients[i].IP("route", "add", only, "dev", "eth0")
-				route := []string{"route", "add", peer, "dev", b.bindings[i].Ports[0]}
-				if backend == binding.Rules {
-					route = append(route, "table", fmt.Sprint(fibID(i)))
-				}
-				b.capture[i].ns.IP(route...)
-				if backend == binding.Rules {
-					b.capture[i].ns.IP("route", "add", "local", only, "dev", b.bindings[i].Ports[0], "table", fmt.Sprint(fibID(i)))
-				}
+				b.clients[i].IP("addr", "add", peerAddr(i)+"/32", "dev", "eth0")
+				b.clients[i].IP("route", "add", ownAddr(i), "dev", "eth0")
+				b.route(i, peerAddr(i))
 				b.tool(i, "fib-serve", "tcp4", ":80", name).ExpectLine("listening")
 				b.clients[i].Start(b.self, "fib-serve", "tcp4", ":80", "client of "+name).ExpectLine("listening")
 			}
 			for i, name := range fibNames {
-				own, other := fmt.Sprintf("203.0.113.%d:80", 10*i+2), fmt.Sprintf("203.0.113.%d:80", 10*(1-i)+2)
+				own, other := peerAddr(i)+":80", peerAddr(1-i)+":80"
 				if got := b.fetch(i, own); got != "client of "+name {
 					t.Errorf("from %s, its client: %q", name, got)
 				}
@@ -101,11 +92,11 @@ func TestIntegrationExecKeepsFIBsApart(t *testing.T) {
 				if got := b.miss(i, other); !strings.HasPrefix(got, "error: ") {
 					t.Errorf("from %s, the client of the other: %q", name, got)
 				}
-				if got := b.miss(i, fmt.Sprintf("203.0.113.%d:80", 10*(1-i)+1)); !strings.HasPrefix(got, "error: ") {
+				if got := b.miss(i, ownAddr(1-i)+":80"); !strings.HasPrefix(got, "error: ") {
 					t.Errorf("from %s, the server of the other: %q", name, got)
 				}
 				// Nor does a process in no FIB reach what is in one.
-				for _, a := range []string{own, other, fmt.Sprintf("203.0.113.%d:80", 10*i+1)} {
+				for _, a := range []string{own, other, ownAddr(i) + ":80"} {
 					if code, out, _ := finish(t, b.start(b.self, "fib-miss", "tcp", a)); code == 0 {
 						t.Errorf("a process in no FIB got %q from %s", out, a)
 					}
@@ -269,7 +260,7 @@ func TestIntegrationExecNameServers(t *testing.T) {
 	for _, backend := range native {
 		t.Run(string(backend), func(t *testing.T) {
 			b := newNativeBox(t, backend, 1)
-			b.bindings[0].DNS = []string{"192.0.2.53", "2001:db8::53"}
+			b.bindings[0].DNS = []string{"192.0.2.53", "2001:db8::53"} // the record is all that there is to name servers
 			b.bindings[1].DNS = nil
 			b.save()
 			host, err := os.ReadFile(resolvConf)

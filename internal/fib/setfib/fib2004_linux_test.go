@@ -2,6 +2,7 @@ package setfib
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -34,12 +35,12 @@ func TestIntegrationTwoCustomersVRF(t *testing.T) { twoCustomers(t, newGuestBox(
 
 func twoCustomers(t *testing.T, b *box) {
 	lab.RequireTool(t, "nginx", "nginx-light")
-	type recording struct {
-		port, client *lab.Capture
-	}
-	var record []recording
-	for i, c := range b.capture {
-		record = append(record, recording{c.ns.CaptureDevice(c.device), b.clients[i].CaptureDevice("eth0")})
+	record := make([]map[string]*lab.Capture, len(fibNames))
+	for i, client := range b.clients { // both ends of each cable, where the box's end is in a namespace of this machine
+		record[i] = map[string]*lab.Capture{"client": client.CaptureDevice("eth0")}
+		if b.capture != nil {
+			record[i]["port"] = b.capture[i].ns.CaptureDevice(b.capture[i].device)
+		}
 	}
 	b.exec(0, pythonServer(b, "page of blue")...)
 	b.exec(1, nginx(b, "page of red")...)
@@ -63,16 +64,12 @@ func twoCustomers(t *testing.T, b *box) {
 	for i := range conns {
 		_ = conns[i].Close()
 		// Each FIB knows another neighbour by the same address.
-		where := []string{"ip", "neigh", "show", clientAddr, "dev", b.bindings[i].Ports[0]}
-		if b.bindings[i].Backend == binding.Netns {
-			where = append([]string{"ip", "-n", filepath.Base(b.bindings[i].Netns)}, where[1:]...)
-		}
-		if got := b.run(where...); !strings.Contains(got, clientMAC(i)) || strings.Contains(got, clientMAC(1-i)) {
+		if got := b.inFIB(i, "ip", "neigh", "show", clientAddr, "dev", b.bindings[i].Ports[0]); !strings.Contains(got, clientMAC(i)) || strings.Contains(got, clientMAC(1-i)) {
 			t.Errorf("neighbour of %s: %q, want %s", fibNames[i], got, clientMAC(i))
 		}
 	}
-	for i, r := range record {
-		for what, c := range map[string]*lab.Capture{"port": r.port, "client": r.client} {
+	for i := range record {
+		for what, c := range record[i] {
 			all := frames(t, c.Stop())
 			if bad := foreign(all, b.portMACs(i), "page of "+fibNames[1-i]); len(bad) > 0 {
 				t.Errorf("%s of %s: %d of %d frames are of the other FIB, such as %q", what, fibNames[i], len(bad), len(all), bad[0])
@@ -178,27 +175,21 @@ func newGuestBox(t *testing.T) *box {
 		return p.Finish()
 	}
 	b.clients = newClients(t, len(fibNames))
-	for i, name := range fibNames {
-		device := fmt.Sprintf("eth%d", i)
-		client := b.clients[i]
+	device := func(n int) string { return fmt.Sprintf("eth%d", n) }
+	for i, client := range b.clients {
 		n.IP("link", "add", fmt.Sprintf("c%d", i), "type", "veth", "peer", "name", "eth0", "address", clientMAC(i), "netns", client.Name())
 		n.IP("link", "set", fmt.Sprintf("c%d", i), "addrgenmode", "none", "master", fmt.Sprintf("br%d", i), "up")
-		client.IP("addr", "add", clientAddr+"/24", "dev", "eth0")
-		client.IP("link", "set", "eth0", "up")
-		b.bindings = append(b.bindings, binding.Binding{FIB: uint32(fibID(i)), Name: name, Backend: binding.VRF, Device: name, Ports: []string{device}, DNS: []string{clientAddr}})
-		b.setup(`
-			ip link add %[1]s type vrf table %[2]d
-			ip link set %[1]s up
-			ip route add unreachable default metric 4278198272 table %[2]d
-			ip link set %[3]s master %[1]s
-			ip addr flush dev %[3]s
-			ip addr add %[4]s/24 dev %[3]s
-		`, name, fibID(i), device, serverAddr)
+		configureClient(client, 0)
 		b.capture = append(b.capture, captured{n.Namespace, g.Ports[i].Name()})
 		b.macs = append(b.macs, g.MAC(i))
 	}
-	if err := binding.Save(g.SharePath("fib"), b.bindings); err != nil {
+	want, err := json.Marshal(fibs(binding.VRF, 1, device))
+	if err != nil {
 		t.Fatal(err)
+	}
+	b.run(b.self, "fib-apply", b.dir, string(want))
+	if b.bindings, err = binding.Load(g.SharePath("fib")); err != nil || len(b.bindings) != len(fibNames) {
+		t.Fatalf("bindings %v, %v", b.bindings, err)
 	}
 	return b
 }

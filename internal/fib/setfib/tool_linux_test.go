@@ -2,6 +2,7 @@ package setfib
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"midplane/fib"
 	"midplane/internal/fib/binding"
+	"midplane/internal/fib/kernel"
 	"midplane/internal/lab"
 )
 
@@ -35,6 +37,7 @@ import (
 //	fib-listen DIR FIB NETWORK ADDRESS TEXT      fib-serve by fib.ListenConfig; prints the listener's type
 //	fib-packet DIR FIB NETWORK ADDRESS TEXT      answers each datagram with TEXT, by fib.ListenConfig; prints the type
 //
+//	fib-apply DIR FIBS                sets FIBs up, in JSON
 //	fib-child CMD…                    runs a command as a child, so that it is a grandchild
 func toolMain(verb string, args []string) error {
 	switch verb {
@@ -96,6 +99,18 @@ func toolMain(verb string, args []string) error {
 				return err
 			}
 		}
+	case "fib-apply":
+		var l []kernel.FIB
+		if err := json.Unmarshal([]byte(args[1]), &l); err != nil {
+			return err
+		}
+		k, err := kernel.Open(kernel.Config{Dir: args[0]})
+		if err != nil {
+			return err
+		}
+		defer k.Close()
+		_, err = k.Apply(context.Background(), l)
+		return err
 	case "fib-child":
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

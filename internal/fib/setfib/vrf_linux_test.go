@@ -17,9 +17,9 @@ func TestIntegrationExecVRF(t *testing.T) {
 		t.Errorf("cgroups are mounted in the guest: %s", got)
 	}
 	for i, name := range fibNames {
-		b.clients[i].IP("addr", "add", fmt.Sprintf("203.0.113.%d/32", i), "dev", "eth0")
+		b.clients[i].IP("addr", "add", peerAddr(i)+"/32", "dev", "eth0")
 		b.clients[i].Start(b.self2(), "fib-serve", "tcp4", ":80", "client of "+name).ExpectLine("listening")
-		b.run("ip", "route", "add", fmt.Sprintf("203.0.113.%d", i), "dev", fmt.Sprintf("eth%d", i), "table", fmt.Sprint(fibID(i)))
+		b.route(i, peerAddr(i))
 	}
 	var servers []*lab.Proc
 	for i, name := range fibNames {
@@ -44,13 +44,13 @@ func TestIntegrationExecVRF(t *testing.T) {
 		if got := b.fetch(i, serverAddr+":80"); got != name {
 			t.Errorf("a process in %s got %q from its own address", name, got)
 		}
-		if got := b.fetch(i, fmt.Sprintf("203.0.113.%d:80", i)); got != "client of "+name {
+		if got := b.fetch(i, peerAddr(i)+":80"); got != "client of "+name {
 			t.Errorf("a process in %s got %q from its client", name, got)
 		}
-		if got := b.miss(i, fmt.Sprintf("203.0.113.%d:80", 1-i)); !strings.HasPrefix(got, "error: ") {
+		if got := b.miss(i, peerAddr(1-i)+":80"); !strings.HasPrefix(got, "error: ") {
 			t.Errorf("a process in %s got %q from the client of the other", name, got)
 		}
-		for _, a := range []string{serverAddr + ":80", fmt.Sprintf("203.0.113.%d:80", i)} {
+		for _, a := range []string{serverAddr + ":80", ownAddr(i) + ":80", peerAddr(i) + ":80"} {
 			if code, out, _ := finish(t, b.start(b.self, "fib-miss", "tcp", a)); code == 0 {
 				t.Errorf("a process in no FIB got %q from %s", out, a)
 			}

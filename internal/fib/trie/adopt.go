@@ -82,15 +82,15 @@ func (a *Adopter) Done() {
 // Tree takes in what is below the root of a family, and returns how often it refers to each next hop. What a change that
 // was not completed left undone is done: defs, slots of direct tables and counts are made to fit the exact prefixes.
 func (a *Adopter) Tree(t *Tree, maxHop uint32) (uses map[uint32]int, err error) {
-	d, table := t.root()
-	if root := t.rootRef().load(t.m); d == 0 && root != 0 {
-		err = a.blocks(t, root, 0, noTop, 0)
-	} else if d != 0 {
-		if (d != bits12 && d != bits18) || table < image.TableAlign || table%image.TableAlign != 0 {
-			return nil, fmt.Errorf("a direct table of %d bits at word %d", d, table)
+	d := t.rootTable()
+	if root := t.rootRef().load(t.m); d.bits == 0 && root != 0 {
+		err = a.blocks(t, root, 0, noExt, 0)
+	} else if d.bits != 0 {
+		if d.bits != bits12 && d.bits != bits18 {
+			return nil, fmt.Errorf("a direct table of %d bits", d.bits)
 		}
-		if err = a.run(table-image.TableAlign, tableWords(d)); err == nil {
-			err = a.table(t, d, table)
+		if err = a.table(t, d); err == nil {
+			t.pushAll(d)
 		}
 	}
 	if err != nil {
@@ -112,24 +112,41 @@ func (a *Adopter) Tree(t *Tree, maxHop uint32) (uses map[uint32]int, err error) 
 	return uses, nil
 }
 
-func (a *Adopter) table(t *Tree, d uint, table uint32) error {
-	top := topRef(table).load(t.m)
-	if top != 0 {
-		if err := a.blocks(t, top, 0, d-image.Stride, 0); err != nil {
+// noExt is no block's depth.
+const noExt uint = 1 << 10
+
+// table takes in a direct table and what is below it, but does not push yet.
+func (a *Adopter) table(t *Tree, d table) error {
+	if d.at < 2*image.TableAlign || d.at%image.TableAlign != 0 || uint64(d.at)+uint64(d.size()/2) > uint64(t.m.End()) {
+		return fmt.Errorf("word %d: no direct table can be there", d.at)
+	}
+	if err := a.run(d.at-image.TableAlign, tableWords(d.bits)); err != nil {
+		return err
+	}
+	if top := d.top().load(t.m); top != 0 {
+		if err := a.blocks(t, top, d.base, d.ext(), 0); err != nil {
 			return err
 		}
 	}
-	for i := range uint32(1) << d {
-		if s := refOf(table, i).load(t.m); image.IsRef(s) {
-			if err := a.blocks(t, s, d, noTop, uint32(t.m.Load(min(image.At(s), t.m.End())+2))); err != nil {
-				return err
+	for i := range d.size() {
+		s := refOf(d.at, i).load(t.m)
+		var err error
+		switch {
+		case image.IsTable(s):
+			if d.base != 0 || d.bits != bits12 {
+				return fmt.Errorf("word %d: a table below one of %d bits", image.At(s), d.bits)
 			}
+			err = a.table(t, subTable(s))
+		case image.IsRef(s):
+			err = a.blocks(t, s, d.end(), noExt, image.Lo(t.m.Load(min(image.At(s), t.m.End())+2)))
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if top == 0 {
-		t.fill(table, 0, 1<<d, 0)
-	} else {
-		t.pushBlock(image.At(top), 0, d, table, 0, 64, 0, 0)
+	// What the slots inherit may be from before the change that was not completed, which pushing finds out about.
+	if d.base != 0 {
+		d.inherits().store(t.m, image.MaxID)
 	}
 	return nil
 }

@@ -182,11 +182,7 @@ func (h *Heap) Release() {
 	h.m.Bump(h.epoch)
 	h.inPlace = false
 	for _, f := range h.put {
-		if f.words > maxAlloc {
-			h.giveRun(f.at, f.words)
-		} else {
-			h.freeNow(f.at, f.words)
-		}
+		h.freeNow(f.at, f.words)
 	}
 	h.put, h.aside = h.put[:0], 0
 	if cap(h.put) > 1<<12 {
@@ -194,8 +190,12 @@ func (h *Heap) Release() {
 	}
 }
 
-// freeNow makes a block free that no reader can be reading.
+// freeNow makes memory free that no reader can be reading.
 func (h *Heap) freeNow(at, words uint32) {
+	if words > maxAlloc {
+		h.giveRun(at, words)
+		return
+	}
 	class := sizeClass[words]
 	slab, n := slabOf(class, at)
 	w := h.m.Load(slab + slabFree)

@@ -1,9 +1,14 @@
 package trie
 
-import "midplane/internal/fib/image"
+import (
+	"math/bits"
 
-// How many routes a family has when its root becomes a direct table of 2^12 slots, and of 2^18; and when, on the way
-// down, it is given back. A direct table thus never takes more than 11 octets a route that was there once.
+	"midplane/internal/fib/image"
+)
+
+// How many routes a family has when its root becomes a direct table of 2^12 slots, and IPv4's of 2^18; and when, on the
+// way down, that is given back. A direct table thus never takes more than 17 octets a route that was there once. IPv6,
+// whose prefixes crowd in few places, gets small tables below the slots of the first (divide) in place of a large one.
 const (
 	wide12, wide18    = 1024, 98304
 	narrow0, narrow12 = 64, 4096
@@ -11,24 +16,71 @@ const (
 	retryGrowth       = 512 // routes until the next try when there was no room
 )
 
+// crowded is how many subtrees of 24 bits are below a slot of a root's table of 12 bits when it gets a table of its own.
+const crowded = 160
+
 func (t *Tree) grow() {
-	n := t.Len()
-	if n < wide12 || n%retryGrowth != 0 {
-		return
-	}
-	switch d, _ := t.root(); {
-	case d < bits18 && n >= wide18:
-		t.widen(bits18)
-	case d < bits12:
-		t.widen(bits12)
+	if n := t.Len(); n%retryGrowth == 0 {
+		t.Expect(n)
 	}
 }
 
-// shrink gives a direct table back that has become too large, by building the small tree anew.
+// Expect prepares the tree for n routes.
+func (t *Tree) Expect(n int) {
+	switch d := t.rootTable().bits; {
+	case t.family == 0 && d < bits18 && n >= wide18:
+		t.widen(t.rootRef(), table{bits: bits18})
+	case d < bits12 && n >= wide12:
+		t.widen(t.rootRef(), table{bits: bits12})
+	}
+}
+
+// divide gives the slot of the root's table that a new prefix is in a table of its own, if it is crowded.
+func (t *Tree) divide(p place, k Key, n uint) {
+	if t.family == 0 || p.depth != bits12 || p.top.bits != 0 || n <= 2*bits12 {
+		return
+	}
+	s := p.r.load(t.m)
+	at, e := image.At(s), entry(k, bits12)
+	if t.m.Load(at)>>e&1 == 0 {
+		return
+	}
+	// Only a prefix that made a subtree can have made the crowd: then it is alone there.
+	below := image.At(childSlot(t.m, at, e).load(t.m))
+	if e := entry(k, bits12+image.Stride); t.m.Load(below)>>e&1 == 0 || !t.alone(childSlot(t.m, below, e).load(t.m)) {
+		return
+	}
+	count := 0
+	for i := range uint32(bits.OnesCount64(t.m.Load(at))) {
+		child := t.m.Half(at+childOff(t.m.Load(at+2)), i)
+		count += bits.OnesCount64(t.m.Load(image.At(child)))
+	}
+	if count >= crowded {
+		t.widen(p.r, table{base: bits12, bits: bits12})
+	}
+}
+
+// alone says whether there is one prefix only in a subtree.
+func (t *Tree) alone(slot uint32) bool {
+	for {
+		at := image.At(slot)
+		s := shapeOf(t.m, at)
+		short, long := s.exactOf(t.m, at)
+		switch n := bits.OnesCount64(short) + bits.OnesCount64(long); {
+		case n+bits.OnesCount64(s.vec) != 1:
+			return false
+		case n == 1:
+			return true
+		}
+		slot = t.m.Half(at+s.off, 0)
+	}
+}
+
+// shrink gives direct tables back that have become too large, by building the small tree anew.
 func (t *Tree) shrink() {
-	d, _ := t.root()
+	d := t.rootTable().bits
 	n := t.Len()
-	if d == 0 || (n != narrow12 && n != narrow0) || (d == bits12 && n == narrow12) {
+	if d == 0 || (n != narrow12 && n != narrow0) || (d == bits12 && n == narrow12 && t.family == 0) {
 		return
 	}
 	b, err := t.Build()
@@ -48,88 +100,84 @@ func (t *Tree) shrink() {
 	}
 }
 
-// Expect prepares an empty tree for n routes.
-func (t *Tree) Expect(n int) {
-	switch d, _ := t.root(); {
-	case d < bits18 && n >= wide18:
-		t.widen(bits18)
-	case d < bits12 && n >= wide12:
-		t.widen(bits12)
-	}
-}
-
-func (t *Tree) allocTable(d uint) (table uint32, ok bool) {
-	words := tableWords(d)
+func (t *Tree) allocTable(d table) (table, bool) {
+	words := tableWords(d.bits)
 	at, ok := t.h.allocRun(words)
 	if !ok {
-		return 0, false
+		return d, false
 	}
 	for i := range words {
 		t.m.Fill(at+i, 0)
 	}
-	return at + image.TableAlign, true
+	d.at = at + image.TableAlign
+	return d, true
 }
 
-// tableWords is how many words a direct table takes, with what is before it, of which the last is the top's slot.
-func tableWords(d uint) uint32 { return image.TableAlign + 1<<d/2 }
+// tableWords is how many words a direct table takes, with what is before it.
+func tableWords(bits uint) uint32 { return image.TableAlign + 1<<bits/2 }
 
-func (t *Tree) freeTable(d uint, table uint32) { t.h.free(table-image.TableAlign, tableWords(d)) }
+func (t *Tree) freeTable(d table, free func(at, words uint32)) {
+	free(d.at-image.TableAlign, tableWords(d.bits))
+}
 
-// widener moves a tree below a larger direct table. The blocks from the new depth on stay where they are.
+// widener puts a direct table where blocks were, or a smaller table. The blocks from its end on stay where they are.
 type widener struct {
-	t     *Tree
-	d     uint
-	table uint32
-	gone  []freed
+	t    *Tree
+	d    table
+	gone []freed
 }
 
-// widen gives the tree a direct table of d bits, more than it has. Readers meanwhile see the old root. Without room the
-// tree stays as it is.
-func (t *Tree) widen(d uint) {
-	table, ok := t.allocTable(d)
+// widen puts the table d where r, the root or a slot of its table, refers to now. Readers meanwhile see what was there,
+// which the new defs of blocks that stay fit too. Without room the tree stays as it is.
+func (t *Tree) widen(r ref, d table) {
+	d, ok := t.allocTable(d)
 	if !ok {
 		return
 	}
-	w := &widener{t: t, d: d, table: table}
-	oldD, old := t.root()
-	if oldD == 0 {
-		ok = w.move(t.rootRef().load(t.m), 0, Key{})
-	} else {
-		ok = w.copyTop(topRef(old).load(t.m), 0, Key{})
-		for i := uint32(0); ok && i < 1<<oldD; i++ {
-			if s := refOf(old, i).load(t.m); image.IsRef(s) {
-				ok = w.move(s, oldD, Key{Hi: uint64(i) << (64 - oldD)})
-			}
+	w := &widener{t: t, d: d}
+	s, old := r.load(t.m), table{}
+	switch {
+	case d.base != 0:
+		d.inherits().store(t.m, image.Lo(t.m.Load(image.At(s)+2)))
+		ok = w.move(s, d.base, Key{})
+	case image.IsRef(s):
+		ok = w.move(s, 0, Key{})
+	case s != 0:
+		old = t.rootTable()
+		ok = w.copyTop(old.top().load(t.m), 0, Key{})
+		for i := uint32(0); ok && i < old.size(); i++ {
+			ok = w.move(refOf(old.at, i).load(t.m), old.end(), old.key(Key{}, i))
 		}
 	}
-	top := topRef(table).load(t.m)
 	if !ok {
-		t.freeBlocks(top, t.h.freeNow)
-		t.h.giveRun(table-image.TableAlign, tableWords(d))
+		t.freeBlocks(d.top().load(t.m), t.h.freeNow)
+		t.freeTable(d, t.h.giveRun)
 		return
 	}
-	if top != 0 {
-		t.pushBlock(image.At(top), 0, d, table, 0, 64, 0, 0)
+	t.pushAll(d)
+	if d.base != 0 {
+		r.store(t.m, image.Ref(d.at))
+	} else {
+		r.store(t.m, image.Root(d.bits, d.at))
 	}
-	t.setRoot(image.Root(d, table), t.defaultRef().load(t.m))
 	for _, f := range w.gone {
 		t.h.free(f.at, f.words)
 	}
-	if oldD != 0 {
-		t.freeBlocks(topRef(old).load(t.m), t.h.free)
-		t.freeTable(oldD, old)
+	if old.bits != 0 {
+		t.freeBlocks(old.top().load(t.m), t.h.free)
+		t.freeTable(old, t.h.free)
 	}
 }
 
 // prefixes puts the prefixes of a block into the new top.
 func (w *widener) prefixes(b *block, depth uint, k Key) bool {
 	return b.each(depth, k, func(k Key, n uint, nh uint32) bool {
-		_, err := w.t.insert(topRef(w.table), 0, w.d-image.Stride, k, n, nh)
+		_, err := w.t.insert(w.d.top(), w.d.base, w.d.ext(), k, n, nh)
 		return err == nil
 	})
 }
 
-// move takes a block, which is above the new depth, apart.
+// move takes a block, which is above the end of the new table, apart. The bits of its key before the table do not count.
 func (w *widener) move(s uint32, depth uint, k Key) bool {
 	if !image.IsRef(s) {
 		return true
@@ -140,13 +188,11 @@ func (w *widener) move(s uint32, depth uint, k Key) bool {
 	if !w.prefixes(&b, depth, k) {
 		return false
 	}
-	for e := range uint32(64) {
-		if b.vec>>e&1 == 0 {
-			continue
-		}
+	for rest := b.vec; rest != 0; rest &= rest - 1 {
+		e := uint32(bits.TrailingZeros64(rest))
 		at := withEntry(k, depth, e)
-		if depth+image.Stride == w.d {
-			refOf(w.table, uint32(at.Hi>>(64-w.d))).store(w.t.m, b.child[e])
+		if depth+image.Stride == w.d.end() {
+			w.d.slot(at).store(w.t.m, b.child[e])
 		} else if !w.move(b.child[e], depth+image.Stride, at) {
 			return false
 		}
@@ -163,27 +209,48 @@ func (w *widener) copyTop(s uint32, depth uint, k Key) bool {
 	if !w.prefixes(&b, depth, k) {
 		return false
 	}
-	for e := range uint32(64) {
-		if b.vec>>e&1 != 0 && !w.copyTop(b.child[e], depth+image.Stride, withEntry(k, depth, e)) {
+	for rest := b.vec; rest != 0; rest &= rest - 1 {
+		e := uint32(bits.TrailingZeros64(rest))
+		if !w.copyTop(b.child[e], depth+image.Stride, withEntry(k, depth, e)) {
 			return false
 		}
 	}
 	return true
 }
 
-// freeBlocks gives the block of a slot and all below it to free.
+// freeBlocks gives what a slot refers to, and all below it, to free.
 func (t *Tree) freeBlocks(slot uint32, free func(at, words uint32)) {
-	if !image.IsRef(slot) {
-		return
-	}
-	at := image.At(slot)
-	s := shapeOf(t.m, at)
-	if s.w2&image.BlockExternal == 0 {
-		for i := range s.children() {
-			t.freeBlocks(t.m.Half(at+s.off, i), free)
+	switch {
+	case image.IsTable(slot):
+		t.freeAll(subTable(slot), free)
+	case image.IsRef(slot):
+		at := image.At(slot)
+		s := shapeOf(t.m, at)
+		if s.w2&image.BlockExternal == 0 {
+			for i := range s.children() {
+				t.freeBlocks(t.m.Half(at+s.off, i), free)
+			}
 		}
+		free(at, s.size)
 	}
-	free(at, s.size)
+}
+
+// freeAll is freeBlocks for a table.
+func (t *Tree) freeAll(d table, free func(at, words uint32)) {
+	t.freeBlocks(d.top().load(t.m), free)
+	for i := range d.size() {
+		t.freeBlocks(refOf(d.at, i).load(t.m), free)
+	}
+	t.freeTable(d, free)
+}
+
+// freeRoot puts all that the low half of a root tells of aside.
+func (t *Tree) freeRoot(low uint32) {
+	if bits, at := image.RootTable(uint64(low)); bits != 0 {
+		t.freeAll(table{at, 0, bits}, t.h.free)
+	} else {
+		t.freeBlocks(low, t.h.free)
+	}
 }
 
 // Build makes an empty tree beside t, in the same heap, which no reader sees; Swap makes it the content of t, Discard
@@ -225,18 +292,4 @@ func (t *Tree) Clear() {
 	t.count(-t.Len())
 	t.freeRoot(old)
 	t.h.Release()
-}
-
-// freeRoot puts all that is below a root aside.
-func (t *Tree) freeRoot(low uint32) {
-	d, table := image.RootTable(uint64(low))
-	if d == 0 {
-		t.freeBlocks(low, t.h.free)
-		return
-	}
-	t.freeBlocks(topRef(table).load(t.m), t.h.free)
-	for i := range uint32(1) << d {
-		t.freeBlocks(refOf(table, i).load(t.m), t.h.free)
-	}
-	t.freeTable(d, table)
 }

@@ -59,34 +59,78 @@ func (t *Tree) count(d int) {
 	r.store(t.m, uint32(int(r.load(t.m))+d))
 }
 
-// root returns the bits of the direct table, and where it is; bits 0 if there is none.
-func (t *Tree) root() (d uint, table uint32) {
-	return image.RootTable(t.m.Load(t.desc + image.DescRoot + t.family))
+// table is a direct table: 2^bits slots, for the addresses' bits from base on. The word before it has the slot of its top,
+// the one before that what its slots inherit.
+type table struct {
+	at         uint32
+	base, bits uint
+}
+
+// rootTable returns the direct table of the root; it has no bits if there is none.
+func (t *Tree) rootTable() table {
+	d, at := image.RootTable(t.m.Load(t.desc + image.DescRoot + t.family))
+	return table{at, 0, d}
+}
+
+// subTable returns the direct table that a slot of the root's refers to.
+func subTable(slot uint32) table { return table{image.At(slot), bits12, bits12} }
+
+// index returns which slot of the table an address is in, slot where that is.
+func (d table) index(k Key) uint32 { return uint32(k.Hi << d.base >> (64 - d.bits)) }
+func (d table) slot(k Key) ref     { return refOf(d.at, d.index(k)) }
+func (d table) top() ref           { return refOf(d.at-image.DirectTop, 0) }
+func (d table) inherits() ref      { return refOf(d.at-image.DirectTop-1, 0) }
+func (d table) size() uint32       { return 1 << d.bits }
+
+// end is the depth below the table, ext that of the lowest blocks of its top, whose entries are its slots.
+func (d table) end() uint { return d.base + d.bits }
+func (d table) ext() uint { return d.end() - image.Stride }
+
+// key returns the first address of slot i of the table at k.
+func (d table) key(k Key, i uint32) Key {
+	return Key{Hi: k.Hi | uint64(i)<<(64-d.end()), Lo: k.Lo}
 }
 
 // rootRef is the root's slot, when there is no direct table.
 func (t *Tree) rootRef() ref { return refOf(t.desc+image.DescRoot+t.family, 0) }
 
-func topRef(table uint32) ref { return refOf(table-image.DirectTop, 0) }
-
 // defaultRef is where the default route is, which is a next hop, not a slot.
 func (t *Tree) defaultRef() ref { return refOf(t.desc+image.DescRoot+t.family, 1) }
 
-// noTop is no block's depth.
-const noTop uint = 1 << 10
+// place is where the walk for a prefix begins: a slot, the depth of what it refers to, and the table in whose top it is,
+// which has no bits if it is in none.
+type place struct {
+	r     ref
+	depth uint
+	top   table
+}
 
-// start returns where the walk for a prefix of n bits of a key begins: in the top, if there is one and the prefix is in
-// it, else at the slot of the direct table, or at the root. ext is the depth of the lowest blocks of the top, whose
-// entries are slots of the direct table; noTop if the walk is not in the top.
-func (t *Tree) start(k Key, n uint) (r ref, depth, ext uint) {
-	d, table := t.root()
-	switch {
-	case d == 0:
-		return t.rootRef(), 0, noTop
-	case n <= d:
-		return topRef(table), 0, d - image.Stride
+// ext is the depth of blocks whose entries are slots of a table; no block is there if the place is in no top.
+func (p place) ext() uint {
+	if p.top.bits == 0 {
+		return 1 << 10
 	}
-	return refOf(table, uint32(k.Hi>>(64-d))), d, noTop
+	return p.top.ext()
+}
+
+// start returns the place for a prefix of n bits of a key: in the top of the first table that has it in its slots, else
+// at the slot of the last one, or at the root.
+func (t *Tree) start(k Key, n uint) place {
+	d := t.rootTable()
+	if d.bits == 0 {
+		return place{r: t.rootRef()}
+	}
+	for {
+		if n <= d.end() {
+			return place{d.top(), d.base, d}
+		}
+		r := d.slot(k)
+		s := r.load(t.m)
+		if !image.IsTable(s) {
+			return place{r: r, depth: d.end()}
+		}
+		d = subTable(s)
+	}
 }
 
 func (t *Tree) setDefault(nh uint32) (old uint32) {
@@ -121,12 +165,15 @@ func (t *Tree) Insert(k Key, n uint, nh uint32) (old uint32, err error) {
 	if n == 0 {
 		old = t.setDefault(nh)
 	} else {
-		r, depth, ext := t.start(k, n)
-		if old, err = t.insert(r, depth, ext, k, n, nh); err != nil {
+		p := t.start(k, n)
+		if old, err = t.insert(p.r, p.depth, p.ext(), k, n, nh); err != nil {
 			return 0, err
 		}
-		if ext != noTop && old != nh {
-			t.push(k, n)
+		if p.top.bits != 0 && old != nh {
+			t.push(p.top, k, n)
+		}
+		if old == 0 {
+			t.divide(p, k, n)
 		}
 	}
 	if old == 0 {
@@ -266,12 +313,12 @@ func (t *Tree) Delete(k Key, n uint) (old uint32, err error) {
 	if n == 0 {
 		old = t.setDefault(0)
 	} else {
-		r, depth, ext := t.start(k, n)
-		if old, err = t.delete(r, depth, k, n); err != nil {
+		p := t.start(k, n)
+		if old, err = t.delete(p, k, n); err != nil {
 			return 0, err
 		}
-		if ext != noTop && old != 0 {
-			t.push(k, n)
+		if p.top.bits != 0 && old != 0 {
+			t.push(p.top, k, n)
 		}
 	}
 	if old != 0 {
@@ -285,9 +332,10 @@ func (t *Tree) Delete(k Key, n uint) (old uint32, err error) {
 // maxBlocks bounds the blocks from a root to a prefix.
 const maxBlocks = 22
 
-func (t *Tree) delete(r ref, depth uint, k Key, n uint) (old uint32, err error) {
+func (t *Tree) delete(p place, k Key, n uint) (old uint32, err error) {
 	var path [maxBlocks]ref
-	target, base, i := blockDepth(n), depth, 0
+	r, depth := p.r, p.depth
+	target, i := blockDepth(n), 0
 	for {
 		path[i] = r
 		s := r.load(t.m)
@@ -320,14 +368,14 @@ func (t *Tree) delete(r ref, depth uint, k Key, n uint) (old uint32, err error) 
 		t.defs(&b, h)
 		return old, nil
 	}
-	return old, t.prune(path[:i+1], base, k)
+	return old, t.prune(path[:i+1], p, k)
 }
 
 // prune removes the last block of a path, which became empty, and those above it that have nothing but it.
-func (t *Tree) prune(path []ref, base uint, k Key) error {
+func (t *Tree) prune(path []ref, p place, k Key) error {
 	i := len(path) - 1
 	for ; i > 0; i-- {
-		depth := base + uint(i-1)*image.Stride
+		depth := p.depth + uint(i-1)*image.Stride
 		at, e := image.At(path[i-1].load(t.m)), entry(k, depth)
 		var b block
 		size := b.decode(t.m, at)
@@ -345,7 +393,7 @@ func (t *Tree) prune(path []ref, base uint, k Key) error {
 		return nil
 	}
 	gone, slot := path[0].load(t.m), uint32(0)
-	if base != 0 { // a slot of the direct table again has itself what was pushed
+	if p.depth != 0 && p.top.bits == 0 { // a slot of a direct table again has itself what was pushed
 		slot = uint32(t.m.Load(image.At(gone)+2)) << 1
 	}
 	path[0].store(t.m, slot)
@@ -366,10 +414,9 @@ func (t *Tree) retire(slot uint32) {
 	}
 }
 
-// push brings what the top says about the slots of the direct table that a prefix of n bits covers into them.
-func (t *Tree) push(k Key, n uint) {
-	d, table := t.root()
-	s, depth, best := topRef(table).load(t.m), uint(0), uint32(0)
+// push brings what the top of a table says about the slots that a prefix of n bits covers into them.
+func (t *Tree) push(d table, k Key, n uint) {
+	s, depth, best := d.top().load(t.m), d.base, d.inherits().load(t.m)
 	for ; s != 0 && n > depth+image.Stride; depth += image.Stride {
 		at, e := image.At(s), entry(k, depth)
 		var b block
@@ -381,39 +428,53 @@ func (t *Tree) push(k Key, n uint) {
 			s = b.child[e]
 		}
 	}
-	first := uint32(k.Hi >> (64 - d))
 	if s == 0 {
-		t.fill(table, first, 1<<(d-n), best)
+		t.fill(d, d.index(k), 1<<(d.end()-n), best)
 		return
 	}
-	at, count := entries(number(k, depth, n))
-	t.pushBlock(image.At(s), depth, d, table, at, count, first, best)
+	e, count := entries(number(k, depth, n))
+	t.pushBlock(image.At(s), depth, d, e, count, d.index(k), best)
+}
+
+// pushAll is push for all slots of a table.
+func (t *Tree) pushAll(d table) {
+	best := d.inherits().load(t.m)
+	if s := d.top().load(t.m); s != 0 {
+		t.pushBlock(image.At(s), d.base, d, 0, 64, 0, best)
+	} else {
+		t.fill(d, 0, d.size(), best)
+	}
 }
 
 // pushBlock pushes count entries of a block of the top, from e on, into the slots from slot on.
-func (t *Tree) pushBlock(at uint32, depth, d uint, table, e, count, slot, best uint32) {
+func (t *Tree) pushBlock(at uint32, depth uint, d table, e, count, slot, best uint32) {
 	var b block
 	b.decode(t.m, at)
-	each := uint32(1) << (d - depth - image.Stride) // slots an entry
+	each := uint32(1) << (d.end() - depth - image.Stride) // slots an entry
 	for end := e + count; e < end; e, slot = e+1, slot+each {
 		v := b.at(e)
 		if v == 0 {
 			v = best
 		}
 		if b.vec>>e&1 != 0 {
-			t.pushBlock(image.At(b.child[e]), depth+image.Stride, d, table, 0, 64, slot, v)
+			t.pushBlock(image.At(b.child[e]), depth+image.Stride, d, 0, 64, slot, v)
 		} else {
-			t.fill(table, slot, each, v)
+			t.fill(d, slot, each, v)
 		}
 	}
 }
 
 // fill makes v what slots of a direct table have for what finds nothing below them.
-func (t *Tree) fill(table, slot, count, v uint32) {
+func (t *Tree) fill(d table, slot, count, v uint32) {
 	for end := slot + count; slot < end; slot++ {
-		r := refOf(table, slot)
+		r := refOf(d.at, slot)
 		s := r.load(t.m)
 		switch {
+		case image.IsTable(s):
+			if sub := subTable(s); sub.inherits().load(t.m) != v {
+				sub.inherits().store(t.m, v)
+				t.pushAll(sub)
+			}
 		case image.IsRef(s):
 			t.setDef(image.At(s), v)
 		case s != v<<1:

@@ -65,8 +65,6 @@ func (s *shape) children() uint32 { return uint32(bits.OnesCount64(s.vec)) }
 // walker goes through a tree in order.
 type walker struct {
 	t     *Tree
-	d     uint
-	table uint32
 	from  Key // what ends before is passed over
 	yield func(Key, uint, uint32) bool
 }
@@ -83,11 +81,11 @@ func (t *Tree) Ascend(from Key, n uint, yield func(Key, uint, uint32) bool) {
 	if nh := t.defaultRef().load(t.m); nh != 0 && !after(Key{}, 0, nh) {
 		return
 	}
-	w := &walker{t: t, from: from, yield: after}
-	if w.d, w.table = t.root(); w.d == 0 {
-		w.tree(t.rootRef().load(t.m), 0, Key{})
+	w := &walker{t, from, after}
+	if d := t.rootTable(); d.bits != 0 {
+		w.top(d, d.top().load(t.m), 0, Key{})
 	} else {
-		w.top(topRef(w.table).load(t.m), 0, Key{})
+		w.tree(t.rootRef().load(t.m), 0, Key{})
 	}
 }
 
@@ -128,15 +126,15 @@ func (b *block) interesting() uint64 {
 	return v
 }
 
-// top visits a block of the top, if there is one there, and the part of the direct table below it.
-func (w *walker) top(s uint32, depth uint, k Key) bool {
+// top visits a block of the top of a table, if there is one there, and the part of the table below it.
+func (w *walker) top(d table, s uint32, depth uint, k Key) bool {
 	if less(last(k, depth), w.from) {
 		return true
 	}
 	if s == 0 {
-		i := uint32(k.Hi >> (64 - w.d))
-		for end := i + 1<<(w.d-depth); i < end; i++ {
-			if !w.slot(i) {
+		i := d.index(k)
+		for end := i + 1<<(d.end()-depth); i < end; i++ {
+			if !w.slot(d, i, k) {
 				return false
 			}
 		}
@@ -150,7 +148,7 @@ func (w *walker) top(s uint32, depth uint, k Key) bool {
 		}
 		at := withEntry(k, depth, e)
 		if b.external {
-			if !w.slot(uint32(at.Hi >> (64 - w.d))) {
+			if !w.slot(d, d.index(at), k) {
 				return false
 			}
 			continue
@@ -159,24 +157,28 @@ func (w *walker) top(s uint32, depth uint, k Key) bool {
 		if b.vec>>e&1 != 0 {
 			child = b.child[e]
 		}
-		if !w.top(child, depth+image.Stride, at) {
+		if !w.top(d, child, depth+image.Stride, at) {
 			return false
 		}
 	}
 	return true
 }
 
-// slot visits what is below a slot of the direct table.
-func (w *walker) slot(i uint32) bool {
-	s := refOf(w.table, i).load(w.t.m)
+// slot visits what is below a slot of a table, in which k is.
+func (w *walker) slot(d table, i uint32, k Key) bool {
+	s := refOf(d.at, i).load(w.t.m)
 	if !image.IsRef(s) {
 		return true
 	}
-	k := Key{Hi: uint64(i) << (64 - w.d)}
-	if less(last(k, w.d), w.from) {
+	k = d.key(Key{Hi: k.Hi &^ (1<<(64-d.base) - 1)}, i)
+	switch {
+	case less(last(k, d.end()), w.from):
 		return true
+	case image.IsTable(s):
+		sub := subTable(s)
+		return w.top(sub, sub.top().load(w.t.m), sub.base, k)
 	}
-	return w.tree(s, w.d, k)
+	return w.tree(s, d.end(), k)
 }
 
 // Get returns the next hop of a prefix, 0 if it is not there.
@@ -195,13 +197,18 @@ func (t *Tree) Path(k Key, n uint, yield func(bits uint, nh uint32) bool) {
 	if nh := t.defaultRef().load(t.m); nh != 0 && !yield(0, nh) {
 		return
 	}
-	d, table := t.root()
-	if d == 0 {
+	d := t.rootTable()
+	if d.bits == 0 {
 		t.path(t.rootRef().load(t.m), 0, k, n, yield)
 		return
 	}
-	if t.path(topRef(table).load(t.m), 0, k, n, yield) && n > d {
-		t.path(refOf(table, uint32(k.Hi>>(64-d))).load(t.m), d, k, n, yield)
+	for t.path(d.top().load(t.m), d.base, k, n, yield) && n > d.end() {
+		s := d.slot(k).load(t.m)
+		if !image.IsTable(s) {
+			t.path(s, d.end(), k, n, yield)
+			return
+		}
+		d = subTable(s)
 	}
 }
 
@@ -224,35 +231,51 @@ func (t *Tree) path(s uint32, depth uint, k Key, n uint, yield func(uint, uint32
 
 // Copy makes the content of t that of the empty tree c, in another heap of the same image.
 func (t *Tree) Copy(c *Tree) error {
-	d, table := t.root()
-	low, ok := uint32(0), true
-	if d == 0 {
-		low, ok = t.copyBlocks(c, t.rootRef().load(t.m))
+	low, ok := t.rootRef().load(t.m), true
+	if d := t.rootTable(); d.bits != 0 {
+		var to table
+		if to, ok = t.copyTable(c, d); ok {
+			low = image.Root(to.bits, to.at)
+		}
 	} else {
-		to, room := c.allocTable(d)
-		if !room {
-			return ErrFull
-		}
-		low = image.Root(d, to)
-		var s uint32
-		s, ok = t.copyBlocks(c, topRef(table).load(t.m))
-		topRef(to).store(t.m, s)
-		for i := uint32(0); ok && i < 1<<d; i++ {
-			s, ok = t.copyBlocks(c, refOf(table, i).load(t.m))
-			refOf(to, i).store(t.m, s)
-		}
+		low, ok = t.copyBlocks(c, low)
+	}
+	if !ok {
+		return ErrFull
 	}
 	c.setRoot(low, t.defaultRef().load(t.m))
 	c.count(t.Len())
-	if !ok {
-		c.Clear()
-		return ErrFull
-	}
 	return nil
 }
 
-// copyBlocks copies what a slot refers to, and returns the slot that refers to the copy; without room what there is of it.
+// copyTable copies a table and what is below it.
+func (t *Tree) copyTable(c *Tree, d table) (table, bool) {
+	to, ok := c.allocTable(table{base: d.base, bits: d.bits})
+	if !ok {
+		return to, false
+	}
+	to.inherits().store(c.m, d.inherits().load(t.m))
+	s, ok := t.copyBlocks(c, d.top().load(t.m))
+	to.top().store(c.m, s)
+	for i := uint32(0); ok && i < d.size(); i++ {
+		s, ok = t.copyBlocks(c, refOf(d.at, i).load(t.m))
+		refOf(to.at, i).store(c.m, s)
+	}
+	if !ok {
+		c.freeAll(to, c.h.freeNow)
+	}
+	return to, ok
+}
+
+// copyBlocks copies what a slot refers to, and returns the slot that refers to the copy, 0 if there is no room for all.
 func (t *Tree) copyBlocks(c *Tree, slot uint32) (uint32, bool) {
+	if image.IsTable(slot) {
+		to, ok := t.copyTable(c, subTable(slot))
+		if !ok {
+			return 0, false
+		}
+		return image.Ref(to.at), true
+	}
 	if !image.IsRef(slot) {
 		return slot, true
 	}
@@ -274,5 +297,9 @@ func (t *Tree) copyBlocks(c *Tree, slot uint32) (uint32, bool) {
 			refOf(to+s.off, i).store(c.m, child)
 		}
 	}
-	return image.Ref(to), ok
+	if !ok {
+		c.freeBlocks(image.Ref(to), c.h.freeNow)
+		return 0, false
+	}
+	return image.Ref(to), true
 }

@@ -37,10 +37,11 @@ func (m Mode) String() string {
 	return "mode " + strconv.Itoa(int(m))
 }
 
-// Bounds of a Config. The largest image is what the BPF verifier allows as an offset (BPF_MAX_VAR_OFF, 2^29).
+// Bounds of a Config. Offsets that the BPF verifier allows end at 512 MiB (BPF_MAX_VAR_OFF), which with
+// what is behind the image leaves the power of two below.
 const (
-	MinImage = 64 << 10
-	MaxImage = 512 << 20
+	MinImage = 256 << 10
+	MaxImage = 256 << 20
 )
 
 // Config says how large a forwarder is. Sizes are fixed when it is made; one that is found pinned with others is an

@@ -16,7 +16,7 @@ import (
 )
 
 // slack is what the image's map has behind the image; see bpf/image.h.
-const slack = 4096
+const slack = 64<<10 + 4096
 
 // Forwarder is the program and its maps. Methods are safe for concurrent use. It belongs to the network namespace of
 // the thread that opened it, and SetPorts must be called in that namespace too.

@@ -24,6 +24,7 @@ type packet struct {
 	badSum       uint16 // what the checksum is wrong by
 	total        int    // what the length field is wrong by
 	ether        uint16
+	hopByHop     bool // IPv6: options that every router looks at
 }
 
 var testSource = [6]byte{2, 0, 0, 0, 0, 0x99}
@@ -76,6 +77,9 @@ func (p packet) bytes() []byte {
 		}
 		be.PutUint16(head[4:], uint16(len(payload)+p.total))
 		head[6], head[7] = p.proto, p.ttl
+		if p.hopByHop {
+			head[6] = 0
+		}
 		copy(head[8:], src.AsSlice())
 		copy(head[24:], dst.AsSlice())
 	}

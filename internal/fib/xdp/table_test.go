@@ -101,7 +101,7 @@ func TestIntegrationEveryReason(t *testing.T) {
 		{"IPv6 too big", edit(v6("2001:db8:1::5"), func(p *packet) { p.length = 1500 - 47 }), TooBig, 10, macA, 0, 0},
 		{"options", edit(v4("10.1.2.3"), func(p *packet) { p.options = []byte{1, 1, 1, 0} }), Options, 10, macA, 0, 0},
 		{"most options", edit(v4("10.1.2.3"), func(p *packet) { p.options = make([]byte, 40) }), Options, 10, macA, 0, 0},
-		{"hop-by-hop options", edit(v6("2001:db8:1::5"), func(p *packet) { p.proto, p.length = 0, 8; p.total = 0 }).hopByHop(), Options, 10, macA, 0, 0},
+		{"hop-by-hop options", edit(v6("2001:db8:1::5"), func(p *packet) { p.hopByHop = true }), Options, 10, macA, 0, 0},
 		{"version", edit(v4("10.1.2.3"), func(p *packet) { p.version = 6 }), Malformed, 10, macA, 0, 0},
 		{"IPv6 version", edit(v6("2001:db8:1::5"), func(p *packet) { p.version = 4 }), Malformed, 10, macA, 0, 0},
 		{"checksum", edit(v4("10.1.2.3"), func(p *packet) { p.badSum = 1 }), Malformed, 10, macA, 0, 0},
@@ -197,13 +197,6 @@ func (p packet) forwarded(dmac, smac [6]byte, tags []uint32) []byte {
 	}
 	p.ttl--
 	return p.bytes()
-}
-
-// hopByHop makes the first octets of the payload an options header (RFC 8200, 4.3).
-func (p packet) hopByHop() packet {
-	p.proto = 0
-	p.ether = 0x86dd
-	return p
 }
 
 func TestIntegrationTruncated(t *testing.T) {

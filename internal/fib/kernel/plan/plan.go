@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -46,10 +47,13 @@ func Make(fibs []FIB, r Record, k *Kernel, lenient bool) (Plan, error) {
 	m.open()
 	m.leave()
 	m.clean()
-	m.links()
-	m.enter()
-	m.addressRoutes()
+	m.vrfs()
+	m.closeVLANs() // one of them may have the VLAN that another is to get
+	m.enter(false)
 	m.home()
+	m.vlans() // now what they are on is there
+	m.enter(true)
+	m.addressRoutes()
 	m.close()
 	return Plan{m.before, m.ops, m.after(fibs), m.missing, m.orphans}, nil
 }
@@ -204,10 +208,24 @@ func (m *maker) set(p Path, value string) {
 	if !ok || was == value {
 		return
 	}
-	if _, known := m.before.Settings[p.Name]; p.Space == "" && !known {
+	_, known := m.before.Settings[p.Name]
+	if _, ours := m.before.Links[deviceOf(p.Name)]; p.Space == "" && !known && !ours {
 		m.before.Settings[p.Name] = was
 	}
 	m.do(Op{Verb: Setting, Space: p.Space, Path: p.Name, Value: value})
+}
+
+// deviceOf is the device that a setting is of, "" if it is of none.
+func deviceOf(path string) string {
+	_, after, _ := strings.Cut(path, "/conf/")
+	device, _, _ := strings.Cut(after, "/")
+	return device
+}
+
+// away says whether a setting is of a port in a namespace: it is brought back when the port is.
+func (m *maker) away(path string) bool {
+	t, port := m.want.targets[deviceOf(path)]
+	return port && t.space != ""
 }
 
 func sortedPaths(s map[Path]string) []Path {
@@ -294,8 +312,8 @@ func (m *maker) clean() {
 	}
 }
 
-// links makes VRF devices and VLAN subinterfaces, and the rules of back end rules.
-func (m *maker) links() {
+// vrfs makes VRF devices, and the rules of back end rules.
+func (m *maker) vrfs() {
 	for _, name := range sortedKeys(m.want.vrfs) {
 		f := m.want.vrfs[name]
 		right := func(_ string, l Link) bool { return l.Kind == "vrf" && l.Table == f.ID }
@@ -304,26 +322,49 @@ func (m *maker) links() {
 			m.do(Op{Verb: SetUp, Device: name})
 		}
 	}
+	for _, f := range []Family{IPv4, IPv6} {
+		for _, r := range m.missingRules(f, func(r Rule) bool { return !r.L3mdev && r.Table != tableLocal }) {
+			m.do(Op{Verb: AddRule, Family: f, Rule: r})
+		}
+	}
+}
+
+// vlans makes VLAN subinterfaces.
+func (m *maker) vlans() {
 	for _, name := range sortedKeys(m.want.vlans) {
 		t := m.want.vlans[name]
-		alias := fmt.Sprintf("%s vlan %d on %s", Alias(t.fib.ID), t.port.VLAN, t.port.Parent)
-		right := func(space string, l Link) bool { // from another namespace the parent is not seen
-			return l.Kind == "vlan" && l.VLAN == t.port.VLAN && (l.Parent == t.port.Parent || space != "" && l.Alias == alias)
-		}
-		m.link(name, t.fib.ID, alias, right, Op{Verb: AddVLAN, Device: name, To: t.port.Parent, VLAN: t.port.VLAN})
+		add := Op{Verb: AddVLAN, Device: name, To: t.port.Parent, VLAN: t.port.VLAN}
+		m.link(name, t.fib.ID, t.vlanAlias(), t.rightVLAN, add)
 	}
 	for _, d := range sortedKeys(m.want.parents) {
-		l, there := m.k.Links[d]
-		if _, known := m.before.Parked[d]; there && !known {
+		_, l, there := m.find(d)
+		if old, known := m.before.Parked[d]; there && !known {
 			m.before.Parked[d] = Parked{Up: l.Up, Parent: true}
+		} else if known && !old.Parent {
+			continue // it comes home, and up
 		}
 		if there && !l.Up {
 			m.do(Op{Verb: SetUp, Device: d})
 		}
 	}
-	for _, f := range []Family{IPv4, IPv6} {
-		for _, r := range m.missingRules(f, func(r Rule) bool { return !r.L3mdev && r.Table != tableLocal }) {
-			m.do(Op{Verb: AddRule, Family: f, Rule: r})
+}
+
+func (t target) vlanAlias() string {
+	return fmt.Sprintf("%s vlan %d on %s", Alias(t.fib.ID), t.port.VLAN, t.port.Parent)
+}
+
+// rightVLAN says whether a device is the VLAN subinterface that is wanted. From another namespace its parent is not seen.
+func (t target) rightVLAN(space string, l Link) bool {
+	return l.Kind == "vlan" && l.VLAN == t.port.VLAN && (l.Parent == t.port.Parent || space != "" && l.Alias == t.vlanAlias())
+}
+
+// closeVLANs removes VLAN subinterfaces that are not wanted, or not as they are.
+func (m *maker) closeVLANs() {
+	m.closeLinks("vlan")
+	for _, name := range sortedKeys(m.want.vlans) {
+		if space, l, there := m.find(name); there && l.Kind == "vlan" && !m.want.vlans[name].rightVLAN(space, l) {
+			m.do(Op{Verb: DelLink, Space: space, Device: name})
+			delete(m.where, name)
 		}
 	}
 }
@@ -346,151 +387,6 @@ func (m *maker) link(name string, id uint32, alias string, right func(string, Li
 	if !there || l.Alias != alias {
 		m.do(Op{Verb: SetAlias, Space: space, Device: name, Value: alias})
 	}
-}
-
-// enter brings the ports into their FIBs.
-func (m *maker) enter() {
-	for _, d := range m.want.order {
-		t := m.want.targets[d]
-		space, l, _ := m.find(d)
-		if m.done[d] {
-			space, l = "", Link{Kind: "vlan"}
-		}
-		if _, parked := m.before.Parked[d]; !parked && t.port.VLAN == 0 {
-			m.park(d, l, t)
-		} else if parked && m.before.Parked[d].Parent {
-			m.park(d, l, t) // a parent becomes a port
-		}
-		m.device(d, space, l, t)
-	}
-}
-
-func (m *maker) park(d string, l Link, t target) {
-	p := Parked{Up: l.Up, Routes: m.k.Through[d], Clsact: l.Clsact}
-	if old, ok := m.before.Parked[d]; ok {
-		p.Up = old.Up
-	}
-	for _, a := range l.Addresses {
-		if a.ours() {
-			p.Addresses = append(p.Addresses, a)
-		}
-	}
-	m.before.Parked[d] = p
-	if len(p.Routes) > 0 || t.mark != 0 { // what the network's routers said is not brought back: they say it again
-		m.do(Op{Verb: ParkRoutes, Device: d, Routes: p.Routes})
-	}
-	if t.space != "" {
-		for _, s := range passing(d) {
-			if was, ok := m.k.Settings[Path{"", s}]; ok {
-				if _, known := m.before.Settings[s]; !known {
-					m.before.Settings[s] = was
-				}
-			}
-		}
-	}
-}
-
-// device plans for one device to be as its target says.
-func (m *maker) device(d, space string, l Link, t target) {
-	if m.downed[d] {
-		l = l.down()
-	}
-	if m.done[l.Master] { // its VRF device was made anew
-		l = l.alone()
-	}
-	if space != t.space {
-		m.do(Op{Verb: Move, Space: space, Device: d, To: t.space})
-		space, l = t.space, Link{Kind: l.Kind}
-	}
-	if l.Master != t.master {
-		m.do(Op{Verb: SetMaster, Space: space, Device: d, To: t.master})
-		l = l.alone()
-	}
-	for _, s := range sortedKeys(t.settings) {
-		if t.port.VLAN == 0 {
-			m.set(Path{"", s}, t.settings[s])
-		} else if is, ok := m.k.Settings[Path{"", s}]; !ok && m.done[d] || ok && is != t.settings[s] {
-			m.do(Op{Verb: Setting, Path: s, Value: t.settings[s]}) // it goes with the device
-		}
-	}
-	m.mark(d, l, t.mark)
-	m.addresses(d, space, l, t)
-	if !l.Up {
-		m.do(Op{Verb: SetUp, Space: space, Device: d})
-	}
-}
-
-func (m *maker) mark(d string, l Link, mark uint32) {
-	switch {
-	case l.Mark == mark:
-	case mark != 0:
-		m.do(Op{Verb: SetMark, Device: d, Mark: mark})
-	default:
-		m.do(Op{Verb: ClearMark, Device: d, Clsact: !m.before.Parked[d].Clsact})
-	}
-}
-
-// down is the device after it is taken down: addresses of IPv6 are gone (addrconf_ifdown).
-func (l Link) down() Link {
-	master := l.Master
-	l = l.alone()
-	l.Up, l.Master = false, master
-	return l
-}
-
-// alone is the device after its master has changed, for which a VRF device takes it down and up (vrf.c, cycle_netdev).
-func (l Link) alone() Link {
-	l.Addresses = slices.DeleteFunc(slices.Clone(l.Addresses), func(a Address) bool { return a.Prefix.Addr().Is6() })
-	l.Master = ""
-	return l
-}
-
-func (m *maker) addresses(d, space string, l Link, t target) {
-	for _, a := range m.surplus(d, l, t) {
-		m.do(Op{Verb: DelAddress, Space: space, Device: d, Address: a})
-	}
-	for _, a := range m.effective(d, t) {
-		if !slices.ContainsFunc(l.Addresses, func(h Address) bool { return h.does(a) }) {
-			m.do(Op{Verb: AddAddress, Space: space, Device: d, Address: a})
-		}
-	}
-}
-
-// effective are the addresses that a port shall have: those that are asked for or, when none are, those that it had.
-func (m *maker) effective(d string, t target) []Address {
-	if !t.extra {
-		return t.addresses
-	}
-	l := slices.Clone(m.before.Parked[d].Addresses)
-	if t.mark != 0 {
-		_, now, _ := m.find(d)
-		for _, a := range now.Addresses { // others that came, with the network in table main
-			if a.ours() && !slices.ContainsFunc(l, func(b Address) bool { return b.Prefix == a.Prefix }) {
-				l = append(l, a)
-			}
-		}
-		for i := range l {
-			l[i].NoPrefixRoute = true
-		}
-	}
-	return l
-}
-
-// surplus are the addresses that a port shall not have, or not in this way.
-func (m *maker) surplus(d string, l Link, t target) []Address {
-	var s []Address
-	want := m.effective(d, t)
-	for _, a := range l.Addresses {
-		if !a.ours() {
-			continue
-		}
-		asked := slices.ContainsFunc(want, func(b Address) bool { return b.Prefix == a.Prefix })
-		right := slices.ContainsFunc(want, func(b Address) bool { return a.does(b) })
-		if asked && !right || !asked && !t.extra {
-			s = append(s, a)
-		}
-	}
-	return s
 }
 
 // addressRoutes gives the tables of back end rules the routes of addresses, and removes routes that are not wanted.
@@ -531,78 +427,9 @@ func (m *maker) addressRoutes() {
 	}
 }
 
-// home brings devices back that are no ports any more.
-func (m *maker) home() {
-	for _, d := range sortedKeys(m.rec.Parked) {
-		p := m.rec.Parked[d]
-		_, port := m.want.targets[d]
-		space, l, there := m.find(d)
-		parent := m.want.parents[d]
-		switch {
-		case port || !there || slices.Contains(m.missing, d) || p.Parent && parent:
-		case p.Parent:
-			if !p.Up && l.Up {
-				m.do(Op{Verb: SetDown, Device: d})
-			}
-		default:
-			p.Up = p.Up || parent
-			m.back(d, space, l, p)
-		}
-	}
-}
-
-func (m *maker) back(d, space string, l Link, p Parked) {
-	if m.downed[d] {
-		l = l.down()
-	}
-	if space != "" {
-		m.do(Op{Verb: Move, Space: space, Device: d})
-		l = Link{Kind: l.Kind}
-	}
-	if l.Master != "" {
-		m.do(Op{Verb: SetMaster, Device: d})
-		l = l.alone()
-	}
-	m.mark(d, l, 0)
-	if l.Clsact && l.Mark == 0 && !p.Clsact {
-		m.do(Op{Verb: ClearMark, Device: d, Clsact: true})
-	}
-	for _, a := range l.Addresses {
-		if a.ours() && !slices.ContainsFunc(p.Addresses, a.same) {
-			m.do(Op{Verb: DelAddress, Device: d, Address: a})
-		}
-	}
-	if p.Up && !l.Up {
-		m.do(Op{Verb: SetUp, Device: d})
-	}
-	for _, a := range p.Addresses {
-		if !slices.ContainsFunc(l.Addresses, a.same) {
-			a.NoDAD = true // it was in use
-			m.do(Op{Verb: AddAddress, Device: d, Address: a})
-		}
-	}
-	if !p.Up && l.Up {
-		m.do(Op{Verb: SetDown, Device: d})
-	}
-	var routes [][]byte
-	for _, r := range p.Routes {
-		if !slices.ContainsFunc(m.k.Through[d], func(b []byte) bool { return string(b) == string(r) }) {
-			routes = append(routes, r)
-		}
-	}
-	if p.Up && len(routes) > 0 {
-		m.do(Op{Verb: BackRoutes, Device: d, Routes: routes})
-	}
-}
-
 // close removes what FIBs were that are not wanted any more.
 func (m *maker) close() {
-	for _, name := range sortedKeys(m.rec.Links) {
-		space, l, there := m.find(name)
-		if there && !m.linkWanted(name) && (l.Kind == "vrf" || l.Kind == "vlan") {
-			m.do(Op{Verb: DelLink, Space: space, Device: name})
-		}
-	}
+	m.closeLinks("vrf")
 	for _, name := range sortedKeys(m.k.Links) {
 		l := m.k.Links[name]
 		_, recorded := m.rec.Links[name]
@@ -642,6 +469,16 @@ func (m *maker) close() {
 	}
 	for _, path := range sortedKeys(m.rec.Settings) {
 		m.restore(path)
+	}
+}
+
+// closeLinks removes devices of a kind that were made and are not wanted any more.
+func (m *maker) closeLinks(kind string) {
+	for _, name := range sortedKeys(m.rec.Links) {
+		space, l, there := m.find(name)
+		if there && !m.linkWanted(name) && l.Kind == kind {
+			m.do(Op{Verb: DelLink, Space: space, Device: name})
+		}
 	}
 }
 
@@ -703,7 +540,7 @@ func (m *maker) flush() {
 
 // restore brings a setting back that is not wanted any more.
 func (m *maker) restore(path string) {
-	if m.settingWanted(path) {
+	if m.settingWanted(path) || m.away(path) {
 		return
 	}
 	was := m.rec.Settings[path]
@@ -719,7 +556,7 @@ func (m *maker) settingWanted(path string) bool {
 
 // after is the record when all is done.
 func (m *maker) after(fibs []FIB) Record {
-	r := Record{FIBs: slices.Clone(fibs), Links: map[string]uint32{}, Parked: map[string]Parked{}, Settings: map[string]string{}}
+	r := Record{FIBs: slices.Clone(fibs), Links: map[string]uint32{}, Parked: map[string]Parked{}, Settings: map[string]string{}, Asked: map[string][]netip.Prefix{}}
 	for name, id := range m.before.Links {
 		if m.linkWanted(name) {
 			r.Links[name] = id
@@ -730,23 +567,22 @@ func (m *maker) after(fibs []FIB) Record {
 			r.Spaces = append(r.Spaces, s)
 		}
 	}
-	pass := map[string]bool{}
 	for d, p := range m.before.Parked {
-		t, port := m.want.targets[d]
+		_, port := m.want.targets[d]
 		if !port && m.want.parents[d] {
 			p = Parked{Up: p.Up, Parent: true}
 		}
 		if port || m.want.parents[d] || slices.Contains(m.missing, d) {
 			r.Parked[d] = p
 		}
-		if port && t.space != "" {
-			for _, s := range passing(d) {
-				pass[s] = true
-			}
+	}
+	for d, t := range m.want.targets {
+		if len(t.port.Addresses) > 0 {
+			r.Asked[d] = t.port.Addresses
 		}
 	}
 	for path, was := range m.before.Settings {
-		if m.settingWanted(path) || pass[path] {
+		if m.settingWanted(path) || m.away(path) {
 			r.Settings[path] = was
 		}
 	}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -14,6 +15,8 @@ type Record struct {
 	Spaces   []string          `json:"spaces,omitempty"`   // namespaces that were made
 	Parked   map[string]Parked `json:"parked,omitempty"`   // ports as they were, by device
 	Settings map[string]string `json:"settings,omitempty"` // of home, below /proc/sys, as they were
+	// Asked are addresses that were asked for, by device: they go when they are not asked for any more, even if others stay.
+	Asked map[string][]netip.Prefix `json:"asked,omitempty"`
 }
 
 func (r Record) fib(id uint32) (FIB, bool) {
@@ -29,7 +32,7 @@ func (r Record) fib(id uint32) (FIB, bool) {
 
 func (r Record) clone() Record {
 	return Record{
-		slices.Clone(r.FIBs), slices.Clone(r.Leaving), clone(r.Links), slices.Clone(r.Spaces), clone(r.Parked), clone(r.Settings),
+		slices.Clone(r.FIBs), slices.Clone(r.Leaving), clone(r.Links), slices.Clone(r.Spaces), clone(r.Parked), clone(r.Settings), clone(r.Asked),
 	}
 }
 

@@ -34,8 +34,9 @@ type Port struct {
 	Device string `json:"device,omitempty"` // its name; with VLAN, "" is Parent.VLAN
 	Parent string `json:"parent,omitempty"` // with VLAN: the device that it is a subinterface of, which need not be in a FIB
 	VLAN   int    `json:"vlan,omitempty"`   // 1 to 4094: Device is made, and removed with the FIB; 0: Device exists
-	// Addresses are those of the device, with the lengths of their networks. Nil leaves those that it has. Not nil:
-	// others are removed while it is in the FIB and come back when it leaves, except that of the IPv6 link.
+	// Addresses are those of the device, with the lengths of their networks. Nil: those that it had before it became a
+	// port, and what others add. Not nil: others are removed, except those that the kernel made for the link or that
+	// have a lifetime. When it leaves, the device gets back what it had before.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	NoDAD     bool           `json:"nodad,omitempty"` // IPv6 addresses are in use at once, without detection of duplicates (RFC 4862, 5.4)
 }

@@ -77,13 +77,16 @@ func (w *wanted) fib(f *FIB) {
 	case Netns:
 		w.spaces[f.Title()] = *f
 	}
-	if f.Forward {
-		space := ""
-		if f.Backend == Netns {
-			space = f.Title()
-			w.settings[Path{space, "net/ipv4/conf/all/forwarding"}] = "1"
+	switch {
+	case f.Backend == Netns: // it is all ours, and no setting of home shall show in it
+		value := "0"
+		if f.Forward {
+			value = "1"
 		}
-		w.settings[Path{space, "net/ipv6/conf/all/forwarding"}] = "1" // net/ipv6/ip6_output.c, ip6_forward looks at no other
+		w.settings[Path{f.Title(), "net/ipv4/conf/all/forwarding"}] = value
+		w.settings[Path{f.Title(), "net/ipv6/conf/all/forwarding"}] = value
+	case f.Forward:
+		w.settings[Path{"", "net/ipv6/conf/all/forwarding"}] = "1" // net/ipv6/ip6_output.c, ip6_forward looks at no other
 	}
 	for _, p := range f.Ports {
 		w.port(f, p)
@@ -232,12 +235,12 @@ func Need(fibs []FIB, r Record) Needs {
 			paths[Path{"", s}] = true
 		}
 		paths[noIPv6(d)] = true
-		if _, is := r.Parked[d]; !is && t.port.VLAN == 0 {
+		if old, is := r.Parked[d]; (!is || old.Parent) && t.port.VLAN == 0 {
 			devices[d] = true
-			if t.space != "" {
-				for _, s := range passing(d) {
-					paths[Path{"", s}] = true
-				}
+		}
+		if t.space != "" && t.port.VLAN == 0 {
+			for _, s := range passing(d) {
+				paths[Path{"", s}] = true
 			}
 		}
 	}

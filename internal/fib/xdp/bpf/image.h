@@ -8,8 +8,8 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-// The value is the image, a power of two, and a page of slack behind it: what is read at a bounded distance from a
-// masked index needs no mask of its own. The loader sets the size.
+// The value is the image, a power of two, and some slack behind it: what is read at a bounded distance (of 16 bits) from
+// a masked index needs no mask of its own. The loader sets the size.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -53,14 +53,12 @@ static __always_inline __u32 step(const __u8 *b, __u64 a, __u32 *best)
 
 	if ((__u32)info)
 		*best = info;
-	if (v >> 63) {
-		k = popcount(v) - 1;
-		return *(const volatile __u32 *)(b + (info >> 32 & 255) * 8 + (k & 63) * 4);
-	}
+	if (v >> 63)
+		return *(const volatile __u32 *)(b + (info >> 32 & 0xffff) + popcount(v) * 4);
 	// Entry 0, when it has no child, always begins a run of leaves, so k is never below zero in a sound image; in a
 	// torn one the mask keeps it bounded.
 	k = (popcount(WORD(b, 1) << behind) - 1) & 63;
-	if (info >> 40 & 1)
+	if (info >> 48 & 1)
 		leaf = *(const volatile __u32 *)(b + 24 + k * 4);
 	else
 		leaf = *(const volatile __u16 *)(b + 24 + k * 2);
@@ -69,34 +67,51 @@ static __always_inline __u32 step(const __u8 *b, __u64 a, __u32 *best)
 	return 0;
 }
 
+// A slot of a direct table.
+static __always_inline __u32 slot_at(const __u8 *base, __u64 mask, __u64 table, __u64 i)
+{
+	return *(const volatile __u32 *)(base + ((table << 3) + (i << 2) & (mask | 4)));
+}
+
+// top finds where a walk begins: the slot, and how many bits are used up.
+static __always_inline __u32 top(const __u8 *base, __u64 mask, __u32 root, __u64 a, __u32 *depth)
+{
+	__u32 s = root;
+
+	*depth = 0;
+	if (s && !(s & 1)) {
+		*depth = s >> 1 & 31; // 12 or 18
+		s = slot_at(base, mask, s >> 1 & ~127U, a >> (64 - *depth & 63));
+		if (*depth == 12 && s & 1 && !(s & 1022)) {
+			s = slot_at(base, mask, s >> 1, a >> 40 & 0xfff);
+			*depth = 24;
+		}
+	}
+	return s;
+}
+
 // walk4 looks an IPv4 address (host order) up in a FIB: the next hop's id, 0 for none, or BUSY.
 static __always_inline __u64 walk4(__u32 desc, __u32 dst)
 {
 	const __u8 *base = image_base(), *d;
-	__u64 mask = image_mask, a = (__u64)dst << 32, epoch, root, bits;
-	__u32 s, best;
+	__u64 mask = image_mask, a = (__u64)dst << 32, epoch, root;
+	__u32 s, best, depth;
 
 	if (!base)
 		return BUSY;
 	d = image_at(base, mask, desc);
 	epoch = WORD(d, 0);
 	root = WORD(d, 1);
-	best = WORD(d, 3);
-	s = root;
-	bits = root >> 32 & 31;
-	if (bits) {
-		__u64 i = a >> (64 - bits);
-
-		s = *(const volatile __u32 *)(base + (((__u64)s << 3) + (i << 2) & (mask | 4)));
-		a <<= bits;
-	}
+	best = root >> 32;
+	s = top(base, mask, root, a, &depth);
+	a <<= depth;
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < 6 && s >> 31; i++) {
-		s = step(image_at(base, mask, s & 0x7fffffff), a, &best);
+	for (int i = 0; i < 6 && s & 1; i++) {
+		s = step(image_at(base, mask, s >> 1), a, &best);
 		a <<= 6;
 	}
-	if (s && !(s >> 31))
-		best = s;
+	if (s && !(s & 1))
+		best = s >> 1;
 	return WORD(d, 0) == epoch ? best : BUSY;
 }
 
@@ -104,32 +119,28 @@ static __always_inline __u64 walk4(__u32 desc, __u32 dst)
 static __always_inline __u64 walk6(__u32 desc, __u64 hi, __u64 lo)
 {
 	const __u8 *base = image_base(), *d;
-	__u64 mask = image_mask, epoch, root, bits;
-	__u32 s, best;
+	__u64 mask = image_mask, epoch, root;
+	__u32 s, best, depth;
 
 	if (!base)
 		return BUSY;
 	d = image_at(base, mask, desc);
 	epoch = WORD(d, 0);
 	root = WORD(d, 2);
-	best = WORD(d, 3) >> 32;
-	s = root;
-	bits = root >> 32 & 31;
-	if (bits) {
-		__u64 i = hi >> (64 - bits);
-
-		s = *(const volatile __u32 *)(base + (((__u64)s << 3) + (i << 2) & (mask | 4)));
-		hi = hi << bits | lo >> (64 - bits);
-		lo <<= bits;
+	best = root >> 32;
+	s = top(base, mask, root, hi, &depth);
+	if (depth) {
+		hi = hi << depth | lo >> (64 - depth);
+		lo <<= depth;
 	}
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < 22 && s >> 31; i++) {
-		s = step(image_at(base, mask, s & 0x7fffffff), hi, &best);
+	for (int i = 0; i < 22 && s & 1; i++) {
+		s = step(image_at(base, mask, s >> 1), hi, &best);
 		hi = hi << 6 | lo >> 58;
 		lo <<= 6;
 	}
-	if (s && !(s >> 31))
-		best = s;
+	if (s && !(s & 1))
+		best = s >> 1;
 	return WORD(d, 0) == epoch ? best : BUSY;
 }
 

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"midplane/fib"
+)
+
+// contender looks up all keys, one after the other, and returns the sum of what it found.
+type contender struct {
+	name string
+	run  func(keys []netip.Addr) uint64
+}
+
+func (w *world) contenders() []contender {
+	return []contender{
+		{"fib", func(keys []netip.Addr) (sum uint64) {
+			for _, a := range keys {
+				nh, _ := w.ours.Lookup(a)
+				sum += uint64(nh)
+			}
+			return sum
+		}},
+		{"fib batch", func(keys []netip.Addr) (sum uint64) {
+			var nhs [256]fib.NextHopID
+			for len(keys) > 0 {
+				n := min(len(keys), len(nhs))
+				w.ours.LookupBatch(keys[:n], nhs[:n])
+				for _, nh := range nhs[:n] {
+					sum += uint64(nh)
+				}
+				keys = keys[n:]
+			}
+			return sum
+		}},
+		{"bart Table", func(keys []netip.Addr) (sum uint64) {
+			for _, a := range keys {
+				nh, _ := w.table.Lookup(a)
+				sum += uint64(nh)
+			}
+			return sum
+		}},
+		{"bart Fast", func(keys []netip.Addr) (sum uint64) {
+			for _, a := range keys {
+				nh, _ := w.fast.Lookup(a)
+				sum += uint64(nh)
+			}
+			return sum
+		}},
+		{"bart Persist", func(keys []netip.Addr) (sum uint64) {
+			for _, a := range keys {
+				nh, _ := w.persist.Load().Lookup(a)
+				sum += uint64(nh)
+			}
+			return sum
+		}},
+	}
+}
+
+// dependent is contenders where each lookup needs the result of the one before it, so that none overlaps the next.
+func (w *world) dependent() []contender {
+	chain := func(lookup func(netip.Addr) uint32) func([]netip.Addr) uint64 {
+		return func(keys []netip.Addr) (sum uint64) {
+			last := uint32(0)
+			for i := range keys {
+				last = lookup(keys[i+int(last>>31)]) // next hops have no bit 31
+				sum += uint64(last)
+			}
+			return sum
+		}
+	}
+	return []contender{
+		{"fib", chain(func(a netip.Addr) uint32 { nh, _ := w.ours.Lookup(a); return uint32(nh) })},
+		{"bart Table", chain(func(a netip.Addr) uint32 { nh, _ := w.table.Lookup(a); return nh })},
+		{"bart Fast", chain(func(a netip.Addr) uint32 { nh, _ := w.fast.Lookup(a); return nh })},
+		{"bart Persist", chain(func(a netip.Addr) uint32 { nh, _ := w.persist.Load().Lookup(a); return nh })},
+	}
+}
+
+func pass(c contender, keys []netip.Addr, readers int) (ns float64, sum uint64) {
+	start := time.Now()
+	if readers == 1 {
+		sum = c.run(keys)
+		return float64(time.Since(start)) / float64(len(keys)), sum
+	}
+	var wg sync.WaitGroup
+	for i := range readers {
+		mine := keys[i*len(keys)/readers : (i+1)*len(keys)/readers]
+		wg.Go(func() { c.run(mine) })
+	}
+	wg.Wait()
+	return float64(time.Since(start)) / float64(len(keys)), 0
+}
+
+func lookups() {
+	w := newWorld()
+	defer w.close()
+	fmt.Println("\nLookups, ns each (median), and how many times as fast fib is; one loop over 1,048,576 keys: loads of different lookups may overlap")
+	fmt.Println("but for \"dependent\". tbl: a random address of a random prefix; rnd: a random address; hot: 4,096 addresses or one, of tbl.")
+	fmt.Println("The batch is LookupBatch of 256; bart has none.")
+	fmt.Printf("%-26s %7s %7s %7s %7s %7s  %9s %9s %9s  %9s\n", "keys", "fib", "batch", "Table", "Fast", "Persist", "/Table", "/Fast", "/Persist", "batch/min")
+	for family, name := range []string{"IPv4", "IPv6"} {
+		least := []float64{7, 3.5}[family]
+		for _, k := range []struct {
+			kind, label string
+			readers     int
+			dependent   bool
+			least       float64
+		}{
+			{"tbl", "tbl", 1, false, least},
+			{"tbl", "tbl, dependent", 1, true, 0},
+			{"tbl", "tbl, two readers", 2, false, least},
+			{"rnd", "rnd", 1, false, 0},
+			{"hot4096", "hot 4,096", 1, false, 5},
+			{"hot1", "hot 1", 1, false, 0},
+		} {
+			if k.readers > runtime.GOMAXPROCS(0) {
+				continue
+			}
+			l := keys(k.kind, family)
+			cs := w.contenders()
+			if k.dependent {
+				cs = w.dependent()
+			}
+			ns := map[string][]float64{}
+			var want uint64
+			for round := range *rounds + 1 { // the first warms up
+				for i, c := range cs {
+					t, sum := pass(c, l, k.readers)
+					if c.name != "fib" && c.name != "fib batch" && sum == 0 && k.readers == 1 {
+						check(fmt.Errorf("%s found nothing", c.name))
+					}
+					if i == 0 {
+						want = sum
+					}
+					if sum != want { // the next hop number n of bart has the id n here, so that sums can be compared
+						check(fmt.Errorf("%s finds other next hops (sum %d) than %s (sum %d)", c.name, sum, cs[0].name, want))
+					}
+					if round > 0 {
+						ns[c.name] = append(ns[c.name], t)
+					}
+				}
+			}
+			table, fast, persist := ratio(ns["bart Table"], ns["fib"]), ratio(ns["bart Fast"], ns["fib"]), ratio(ns["bart Persist"], ns["fib"])
+			batch, batchMin := "-", "-"
+			if b := ns["fib batch"]; b != nil {
+				batch = fmt.Sprintf("%.1f", median(b))
+				batchMin = fmt.Sprintf("%.1f", min(ratio(ns["bart Table"], b), ratio(ns["bart Fast"], b), ratio(ns["bart Persist"], b)))
+			}
+			verdict := ""
+			if k.least > 0 {
+				verdict = goal(min(table, fast, persist) >= k.least, fmt.Sprintf(">= %.1f", k.least))
+			}
+			fmt.Printf("%-26s %7.1f %7s %7.1f %7.1f %7.1f  %9.1f %9.1f %9.1f  %9s  %s\n", name+" "+k.label, median(ns["fib"]), batch,
+				median(ns["bart Table"]), median(ns["bart Fast"]), median(ns["bart Persist"]), table, fast, persist, batchMin, verdict)
+		}
+	}
+}
