@@ -35,6 +35,9 @@ func Exec(b binding.Binding, argv, env []string, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.Port != "" && b.Backend != binding.Rules {
+		return &enter.PortError{FIB: enter.Title(b), Port: o.Port, Want: "none: sockets are bound to single ports in back end rules only, and this is " + string(b.Backend)}
+	}
 	if o.Dir == "" {
 		o.Dir = binding.DefaultDir()
 	}

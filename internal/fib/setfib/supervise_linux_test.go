@@ -185,6 +185,7 @@ func TestIntegrationExecSaysWhatIsMissing(t *testing.T) {
 	}
 	for _, c := range []struct{ which, want string }{
 		{"green", `fib "green": none of that name or number is set up here`},
+		{"blue:p0", `fib blue: port "p0": want none`},
 		{"blue", ""},
 	} {
 		code, _, errs := finish(t, b.start(b.execArgs(c.which, "true")...))
