@@ -337,7 +337,7 @@ func TestIntegrationFullTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer set.Close()
-	conf := Config{Quiet: 3 * time.Second} // above zebra's pause of one second
+	var conf Config
 	conf.Feed.Create = true
 	s := b.serve(set, conf)
 	z := b.zebra()
@@ -441,7 +441,7 @@ func (s *serving) replayed(t *testing.T, z *lab.Proc, n uint64, what string) {
 			}
 			seen = c.Offloaded
 		}
-		return c.Resyncs >= n
+		return c.Resyncs >= n && seen != before.Offloaded
 	}); !ok {
 		c, _ := s.Counters()
 		t.Fatalf("%s: no end: %+v, %v\n%s", what, c, s.LastError(), z.Stdout.String())

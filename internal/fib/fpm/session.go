@@ -31,14 +31,18 @@ const (
 type Config struct {
 	Feed    feed.Config // Metrics is not used: zebra tells one route of a prefix
 	Silent  bool        // do not answer; for zebra before 8.5, which throws answers away, and without --asic-offload
-	Quiet   time.Duration
-	Limit   time.Duration
-	Partial time.Duration
-	Hold    time.Duration
+
+	// What a replay's end is told by; see the defaults.
+	Start, Quiet, Limit time.Duration
+
+	Partial time.Duration // how long one frame may take, 0: DefaultPartial
+	Hold    time.Duration // how long routes stay without a connection, 0: for ever
 }
 
 // Defaults of Config.
 const (
+	// DefaultStart ends a replay in which nothing came at all: zebra connects before it has read the kernel's table.
+	DefaultStart = time.Minute
 	// DefaultQuiet ends the replay after a connect: FRR up to 10.5 marks no end, and sends in portions of 1 MB with a
 	// second between them (fpm_rib_send), so that a pause of several is the end.
 	DefaultQuiet = 5 * time.Second
@@ -103,7 +107,7 @@ func NewSession(set *fib.Set, c Config) *Session {
 	for _, d := range []struct {
 		of   *time.Duration
 		want time.Duration
-	}{{&c.Quiet, DefaultQuiet}, {&c.Limit, DefaultLimit}, {&c.Partial, DefaultPartial}} {
+	}{{&c.Start, DefaultStart}, {&c.Quiet, DefaultQuiet}, {&c.Limit, DefaultLimit}, {&c.Partial, DefaultPartial}} {
 		if *d.of <= 0 {
 			*d.of = d.want
 		}
@@ -122,7 +126,7 @@ func (s *Session) Connect(now mono.Time) {
 	s.n.Connects++
 	s.in, s.out = s.in[:0], s.out[:0]
 	s.a.Mark()
-	s.marked, s.quiet, s.gone = now, now.Add(s.conf.Quiet), mono.Never
+	s.marked, s.quiet, s.gone = now, now.Add(s.conf.Start), mono.Never
 	s.told = s.a.Counters().Refreshed
 }
 
