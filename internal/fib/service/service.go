@@ -142,7 +142,7 @@ type item[T any] struct {
 type fibState struct {
 	spec.FIB
 	config bool
-	t      *fib.Table
+	t      *fib.Table // nil while the state is read
 
 	mu     sync.RWMutex                   // of the fields below, and held by whoever writes to t
 	static map[netip.Prefix]*staticRoute  // all that are wanted
@@ -159,8 +159,8 @@ type fibState struct {
 	stop  chan struct{}
 }
 
-func newFIBState(v spec.FIB, t *fib.Table, config bool) *fibState {
-	return &fibState{FIB: v, config: config, t: t, static: map[netip.Prefix]*staticRoute{}, shadow: map[netip.Prefix]fib.NextHopID{}}
+func newFIBState(v spec.FIB, config bool) *fibState {
+	return &fibState{FIB: v, config: config, static: map[netip.Prefix]*staticRoute{}, shadow: map[netip.Prefix]fib.NextHopID{}}
 }
 
 type staticRoute struct {
@@ -261,6 +261,9 @@ func (s *Service) restore(ctx context.Context, o Options) error {
 		}
 		s.log.Info("FIB state", "dir", s.dir, "records", rep.Records, "fibs", len(s.fibs), "static routes", s.statics)
 	}
+	if err := s.realiseAll(); err != nil {
+		return err
+	}
 	if err := s.loadFiles(); err != nil {
 		return err
 	}
@@ -275,6 +278,29 @@ func (s *Service) restore(ctx context.Context, o Options) error {
 			s.log.Error("feed", "name", name, "err", err)
 		}
 	}
+	return nil
+}
+
+// realiseAll makes in the tables what is wanted, after it was read: the history of it would undo, for a moment, what a
+// forwarder goes by.
+func (s *Service) realiseAll() error {
+	for _, id := range slices.Sorted(maps.Keys(s.fibs)) {
+		f := s.fibs[id]
+		t, err := s.table(f.FIB)
+		if err != nil {
+			return err
+		}
+		f.t = t
+		s.byTable.Store(uint32(id), f)
+	}
+	for _, groups := range []bool{false, true} { // which hold the others
+		for _, id := range slices.Sorted(maps.Keys(s.hops)) {
+			if h := s.hops[id]; (h.Group != nil) == groups {
+				s.retryHop(h)
+			}
+		}
+	}
+	s.retry()
 	return nil
 }
 
