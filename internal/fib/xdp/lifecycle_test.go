@@ -283,6 +283,7 @@ func newFarEnds(t testing.TB, links int, cfg Config) *farEnds {
 func (e *farEnds) address(link, net int) {
 	e.IP("addr", "add", fmt.Sprintf("10.%d.0.1/24", net), "dev", fmt.Sprintf("p%d", link))
 	e.IP("addr", "add", fmt.Sprintf("fd00:%d::1/64", net), "dev", fmt.Sprintf("p%d", link), "nodad")
+	e.IP("addr", "add", "fe80::1/64", "dev", fmt.Sprintf("p%d", link), "nodad") // without one the kernel asks for no neighbour
 	h := e.hosts[link]
 	h.IP("addr", "add", fmt.Sprintf("10.%d.0.2/24", net), "dev", "eth0")
 	h.IP("addr", "add", fmt.Sprintf("fd00:%d::2/64", net), "dev", "eth0", "nodad")
