@@ -141,7 +141,7 @@ func testCrash(t *testing.T, moments int, l []Backend) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	recovered, asked := 0, 0
-	for i := range moments {
+	for i := 0; i < moments || recovered == 0 && i < 10*moments; i++ {
 		if err := s.k.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func testCrash(t *testing.T, moments int, l []Backend) {
 			t.Errorf("moment %d: after Recover there was left to do: %s", i, strings.Join(again.Operations, "\n"))
 		}
 		asked += len(fibs)
-		if i%8 == 7 {
+		if i%6 == 5 {
 			now := s.all(t, fibs)
 			s.remove(t, before)
 			s.apply(t, fibs...)
@@ -206,5 +206,5 @@ func TestIntegrationCrash(t *testing.T) { testCrash(t, 24, []Backend{Rules, Netn
 
 func TestGuestCrash(t *testing.T) {
 	requireGuest(t)
-	testCrash(t, 8, backends)
+	testCrash(t, 6, backends)
 }
