@@ -260,6 +260,16 @@ func TestIntegrationExecNameServers(t *testing.T) {
 	for _, backend := range native {
 		t.Run(string(backend), func(t *testing.T) {
 			b := newNativeBox(t, backend, 1)
+			// The same name and the same name server are others in each FIB.
+			for i := range fibNames {
+				b.clients[i].Start(b.self, "fib-dns", clientAddr+":53", peerAddr(i)).ExpectLine("listening")
+			}
+			for i, name := range fibNames {
+				p := b.exec(i, "/usr/bin/python3", "-c", "import socket; print(socket.gethostbyname('peer.example.com'))")
+				if code, got, errs := finish(t, p); strings.TrimSpace(got) != peerAddr(i) {
+					t.Errorf("a name in %s is %q, want %s; exit %d, %s", name, got, peerAddr(i), code, errs)
+				}
+			}
 			b.bindings[0].DNS = []string{"192.0.2.53", "2001:db8::53"} // the record is all that there is to name servers
 			b.bindings[1].DNS = nil
 			b.save()
