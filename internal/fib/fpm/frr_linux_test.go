@@ -184,12 +184,18 @@ func (b *box) zebra(extra ...string) *lab.Proc {
 		"-z", filepath.Join(b.dir, "zserv.api"), "--vty_socket", b.dir, "-A", "127.0.0.1", "-P", "0", "-u", "frr", "-g", "frr", "--log", "stdout"}, extra...)...))
 }
 
-// vty asks a daemon something over its own socket.
-func (b *box) vty(command string) string {
+// vty asks zebra something over its own socket.
+func (b *box) vty(command string) string { return b.vtyOf("zebra", command) }
+
+func (b *box) vtyOf(daemon string, commands ...string) string {
 	b.t.Helper()
-	out, err := exec.Command("vtysh", "--vty_socket", b.dir, "--config_dir", b.dir, "-d", "zebra", "-c", command).CombinedOutput()
+	args := []string{"--vty_socket", b.dir, "--config_dir", b.dir, "-d", daemon}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	out, err := exec.Command("vtysh", args...).CombinedOutput()
 	if err != nil {
-		b.t.Fatalf("vtysh -c %q: %v\n%s", command, err, out)
+		b.t.Fatalf("vtysh %q: %v\n%s", commands, err, out)
 	}
 	return string(out)
 }
@@ -336,7 +342,7 @@ func TestIntegrationFullTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer set.Close()
+	t.Cleanup(func() { set.Close() }) // after the servers have ended
 	var conf Config
 	conf.Feed.Create = true
 	s := b.serve(set, conf)

@@ -23,6 +23,7 @@ type Server struct {
 	mu      sync.Mutex
 	s       *Session
 	busy    bool
+	conn    net.Conn // nil: none
 	refused uint64
 	last    error
 }
@@ -50,6 +51,16 @@ func (v *Server) Flush() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.s.Flush()
+}
+
+// Resync closes the connection, upon which zebra makes another in three seconds and tells all that it has. It is safe
+// for concurrent use.
+func (v *Server) Resync() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.conn != nil {
+		v.conn.Close()
+	}
 }
 
 // Serve accepts connections until ctx is done or the listener fails, which is closed then. The routes stay in the FIBs.
@@ -84,14 +95,14 @@ func (v *Server) Serve(ctx context.Context, l net.Listener) error {
 			c.Close()
 			continue
 		}
-		v.busy = true
+		v.busy, v.conn = true, c
 		v.s.Connect(mono.Now())
 		v.mu.Unlock()
 		conns.Go(func() {
 			err := v.serve(ctx, c)
 			v.mu.Lock()
 			v.s.Disconnect(mono.Now())
-			v.busy, v.last = false, err
+			v.busy, v.conn, v.last = false, nil, err
 			v.mu.Unlock()
 		})
 	}

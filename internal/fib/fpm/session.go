@@ -29,8 +29,8 @@ const (
 
 // Config of a Session. The zero value is ready to use.
 type Config struct {
-	Feed    feed.Config // Metrics is not used: zebra tells one route of a prefix
-	Silent  bool        // do not answer; for zebra before 8.5, which throws answers away, and without --asic-offload
+	Feed   feed.Config // Metrics is not used: zebra tells one route of a prefix
+	Silent bool        // do not answer; for zebra before 8.5, which throws answers away, and without --asic-offload
 
 	// What a replay's end is told by; see the defaults.
 	Start, Quiet, Limit time.Duration
@@ -66,6 +66,7 @@ type Counters struct {
 	Connects    uint64 // connections served
 	Resyncs     uint64 // replays that came to their end
 	Octets      uint64 // received
+	Answered    uint64 // octets of answers
 	Frames      uint64
 	BadVersion  uint64 // connections closed because of it
 	BadLength   uint64
@@ -352,6 +353,7 @@ func (s *Session) answer(msg []byte, ok bool) {
 	order := binary.NativeEndian
 	order.PutUint16(s.out[at+6:], order.Uint16(s.out[at+6:])|rtnl.FlagRequest)
 	f := s.out[at+flagsOffset:]
+	s.n.Answered += uint64(headerSize + len(msg))
 	order.PutUint32(f, order.Uint32(f)&^(rtnl.RouteOffload|rtnl.RouteOffloadFailed)|flag)
 }
 

@@ -16,6 +16,11 @@ func FuzzNext(f *testing.F) {
 		b, _ := AppendNextHop(nil, Header{Type: NewNextHop}, &h)
 		f.Add(b)
 	}
+	kernel, frr := captured(f)
+	f.Add(kernel)
+	for _, b := range frr {
+		f.Add(b)
+	}
 	f.Add(AppendAck(AppendDone(nil, 1, 2, 3), Header{Len: 20}, 17, "text"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var d, again Decoder
