@@ -41,7 +41,9 @@ type feedKind struct {
 }
 
 var feedKinds = map[string]feedKind{
-	"fpm":    {params: []string{"listen", "table", "silent"}, start: startFPM, check: checkFPM},
+	"fpm": {params: []string{"listen", "table", "silent"}, start: startFPM, check: checkFPM},
+	"bgp": {params: []string{"asn", "routerid", "neighbor", "port", "device", "password", "ttl", "paths", "restart", "viadefault", "advertise"}, needs: true,
+		start: startBGP, check: checkBGP},
 	"kernel": {params: []string{"table", "netns"}, needs: true, start: startMirror, check: checkMirror},
 }
 

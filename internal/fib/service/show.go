@@ -368,6 +368,10 @@ func (s *Service) Feeds() []spec.FeedInfo {
 			}
 		}
 		i.Feed, i.Config = f.Feed, f.config
+		if _, has := f.Params["password"]; has { // who may ask need not know it
+			i.Params = maps.Clone(f.Params)
+			i.Params["password"] = "(set)"
+		}
 		for _, id := range slices.Sorted(maps.Keys(s.fibs)) {
 			t := s.fibs[id]
 			t.mu.RLock()
