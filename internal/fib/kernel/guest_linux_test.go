@@ -32,7 +32,7 @@ func TestIntegrationGuest(t *testing.T) {
 		t.Fatalf("%v\n%s%s", err, r.Stdout, r.Stderr)
 	}
 	t.Logf("%s%s", r.Stdout, r.Stderr)
-	for _, test := range []string{"TestGuestVRF", "TestGuestVLAN", "TestGuestCrash"} {
+	for _, test := range []string{"TestGuestVRF", "TestGuestVRFInside", "TestGuestVLAN", "TestGuestCrash"} {
 		if !strings.Contains(r.Stdout, "--- PASS: "+test+" ") {
 			t.Errorf("%s did not pass", test)
 		}
