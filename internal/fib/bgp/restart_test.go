@@ -1,7 +1,6 @@
 package bgp
 
 import (
-	"context"
 	"errors"
 	"iter"
 	"net"
@@ -9,8 +8,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/osrg/gobgp/v4/api"
 
 	"midplane/fib"
 	"midplane/internal/fib/feed"
@@ -41,7 +38,7 @@ func TestMultipath(t *testing.T) {
 	until(t, "one path", func() bool { return leads(t, b.set, b.table, "10.0.0.0/8") == "via 192.0.2.1 dev 7" })
 	two.announce("192.0.2.2", pfx("10.0.0.0/8"))
 	until(t, "two paths again", func() bool { return leads(t, b.set, b.table, "10.0.0.0/8") == both })
-	_ = one.StopBgp(context.Background(), &api.StopBgpRequest{})
+	one.say("stop")
 	until(t, "the other peer", func() bool {
 		return leads(t, b.set, b.table, "10.0.0.0/8") == "via 192.0.2.2 dev 7" && leads(t, b.set, b.table, "10.1.0.0/16") == ""
 	})
@@ -70,7 +67,7 @@ func TestGracefulRestart(t *testing.T) {
 	p.announce("192.0.2.1", pfx("10.0.0.0/8"), pfx("10.1.0.0/16"))
 	until(t, "two prefixes", func() bool { return s.Status().Prefixes == 2 })
 	until(t, "established", func() bool { return s.Status().Peers[0].State == "ESTABLISHED" })
-	_ = p.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: true})
+	p.kill()
 	until(t, "the session ended", func() bool { return s.Status().Peers[0].State != "ESTABLISHED" })
 	b.want("10.0.0.0/8", "via 192.0.2.1 dev 7")
 	b.want("10.1.0.0/16", "via 192.0.2.1 dev 7")
