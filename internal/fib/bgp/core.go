@@ -25,6 +25,7 @@ type Counters struct {
 	Withdrawn  uint64 // of these: prefixes that went
 	Resolved   uint64 // changes of where a next hop is
 	Refused    uint64 // changes that the FIB refused; see the feed's counters
+	Over       uint64 // sessions ended because of too many prefixes
 	Invalid    uint64 // prefixes that are none for a FIB, or without a usable next hop
 }
 

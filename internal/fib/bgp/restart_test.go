@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -113,6 +114,27 @@ func TestAdoptDeferral(t *testing.T) {
 		t.Error("gone before the deferral's end")
 	}
 	until(t, "the stale one gone", func() bool { return s.Status().Feed.Swept == 1 && leads(t, b.set, b.table, "10.0.0.0/8") == "" })
+}
+
+// TestPrefixLimit ends the session with a peer that tells too much, and takes back what it told.
+func TestPrefixLimit(t *testing.T) {
+	b := newBench(t)
+	b.links()
+	port := freePort(t)
+	peers := passive("127.0.0.2", "127.0.0.3")
+	peers[0].MaxPrefix = 100
+	s, _ := b.run(Config{Port: port, Peers: peers})
+	newPeer(t, 65002, "127.0.0.3", port, 0).announce("192.0.2.2", pfx("10.0.0.0/8"))
+	p := newPeer(t, 65001, "127.0.0.2", port, 0)
+	four := slices.DeleteFunc(numbered(200), func(x netip.Prefix) bool { return x.Addr().Is6() })
+	p.announce("192.0.2.1", four[:100]...)
+	until(t, "what it may", func() bool { v4, _ := b.table.Len(); return v4 == 102 })
+	p.announce("192.0.2.1", four[100:]...)
+	until(t, "the session ended", func() bool { st := s.Status(); return st.Over == 1 && st.Peers[0].Over != "" && st.Prefixes == 1 })
+	if st := s.Status(); st.Peers[1].State != "ESTABLISHED" || st.Peers[1].Over != "" {
+		t.Errorf("%+v", st)
+	}
+	until(t, "the other's is left", func() bool { v4, v6 := b.table.Len(); return v4 == 2 && v6 == 1 })
 }
 
 // TestPortTaken says why it cannot listen.
