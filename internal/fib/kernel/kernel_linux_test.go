@@ -147,12 +147,19 @@ func plain(v any) any {
 			if flags, ok := m["flags"].([]any); ok {
 				m["flags"] = slices.DeleteFunc(flags, func(f any) bool { return f == "LOWER_UP" || f == "NO-CARRIER" || f == "linkdown" || f == "M-DOWN" })
 			}
-			if dst, _ := m["dst"].(string); strings.HasPrefix(dst, "fe80::") && m["table"] == "local" {
-				continue // it comes when duplicate address detection is over
+			// Addresses of the IPv6 link come when the carrier does and duplicate address detection is over.
+			if dst, _ := m["dst"].(string); strings.HasPrefix(dst, "fe80:") {
+				continue
 			}
-			infos := list(m["addr_info"])
+			infos := slices.DeleteFunc(list(m["addr_info"]), func(a any) bool {
+				local, _ := a.(map[string]any)["local"].(string)
+				return strings.HasPrefix(local, "fe80:")
+			})
 			for _, a := range infos {
 				delete(a.(map[string]any), "tentative")
+			}
+			if m["addr_info"] != nil {
+				m["addr_info"] = infos
 			}
 			slices.SortFunc(infos, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 			if info, ok := m["linkinfo"].(map[string]any); ok && info["info_kind"] == "vrf" {

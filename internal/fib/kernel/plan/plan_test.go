@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -102,6 +103,13 @@ func (h *host) observe(n Needs) *Kernel {
 	for _, p := range n.Settings {
 		if v, ok := h.Settings[p]; ok {
 			k.Settings[p] = v
+		}
+	}
+	for p, v := range h.Settings {
+		for _, pattern := range n.Patterns {
+			if ok, _ := path.Match(pattern, p.Name); ok && p.Space == "" {
+				k.Settings[p] = v
+			}
 		}
 	}
 	for _, d := range n.Devices {

@@ -84,9 +84,9 @@ func (w *wanted) fib(f *FIB) {
 			value = "1"
 		}
 		w.settings[Path{f.Title(), "net/ipv4/conf/all/forwarding"}] = value
-		w.settings[Path{f.Title(), "net/ipv6/conf/all/forwarding"}] = value
+		w.settings[Path{f.Title(), forwardAll}] = value
 	case f.Forward:
-		w.settings[Path{"", "net/ipv6/conf/all/forwarding"}] = "1" // net/ipv6/ip6_output.c, ip6_forward looks at no other
+		w.settings[Path{"", forwardAll}] = "1" // net/ipv6/ip6_output.c, ip6_forward looks at no other
 	}
 	for _, p := range f.Ports {
 		w.port(f, p)
@@ -213,9 +213,16 @@ func last(p netip.Prefix) netip.Addr {
 
 func noIPv6(device string) Path { return Path{"", "net/ipv6/conf/" + device + "/disable_ipv6"} }
 
+// Writing forwardAll writes forwardEach too (net/ipv6/addrconf.c, addrconf_fixup_forwarding).
+const (
+	forwardAll  = "net/ipv6/conf/all/forwarding"
+	forwardEach = "net/ipv6/conf/*/forwarding"
+)
+
 // Needs is what has to be observed for a Plan.
 type Needs struct {
 	Settings []Path
+	Patterns []string // of settings of home, with * for one name
 	Devices  []string // whose routes go into Kernel.Through
 	Spaces   []string
 }
@@ -256,6 +263,9 @@ func Need(fibs []FIB, r Record) Needs {
 		spaces[s] = true
 	}
 	n := Needs{Devices: sortedKeys(devices), Spaces: sortedKeys(spaces)}
+	if paths[Path{"", forwardAll}] {
+		n.Patterns = []string{forwardEach}
+	}
 	for p := range paths {
 		n.Settings = append(n.Settings, p)
 	}
