@@ -12,16 +12,18 @@ import (
 
 // Bounds and defaults.
 const (
-	MaxPeers          = 1000
-	DefaultMaxPrefix  = 2_000_000         // of one family of one peer
-	DefaultHold       = 90 * time.Second  // RFC 4271 section 10 suggests it
-	DefaultDeferral   = 120 * time.Second // RFC 4724's Selection_Deferral_Timer
-	DefaultPort       = 179
-	maxHold           = 65535 * time.Second
-	maxRestart        = 4095 * time.Second // 12 bits (RFC 4724 section 3)
-	recheckEvery      = 100 * time.Millisecond
-	prefixesAtOnce    = 1024
-	shutdownThreshold = 90 // per cent of the prefix limit at which GoBGP warns
+	MaxPeers         = 1000
+	DefaultMaxPrefix = 2_000_000         // of one family of one peer
+	DefaultHold      = 90 * time.Second  // RFC 4271 section 10 suggests it
+	DefaultDeferral  = 120 * time.Second // RFC 4724's Selection_Deferral_Timer
+	DefaultPort      = 179
+	maxHold          = 65535 * time.Second
+	maxRestart       = 4095 * time.Second // 12 bits (RFC 4724 section 3)
+	recheckEvery     = 100 * time.Millisecond
+	prefixesAtOnce   = 1024
+	gatherFor        = 2 * time.Millisecond // from a change until it is in the FIB, and those that follow it
+	limitsEvery      = time.Second          // how often prefixes are counted, which takes at most one part of limitsShare of the time
+	limitsShare      = 50
 )
 
 // Config is one BGP speaker, which writes to one FIB.
@@ -68,7 +70,7 @@ type Peer struct {
 	AddPath   bool          // take several paths of a prefix from it (RFC 7911)
 	Hold      time.Duration // 3 s to 65,535 s; 0: DefaultHold
 	Retry     time.Duration // between attempts to connect, from 1 s; 0: 10 s
-	MaxPrefix uint32        // of each family, beyond which the session ends; 0: DefaultMaxPrefix
+	MaxPrefix uint32        // of each family, beyond which the session ends for good, within some seconds; 0: DefaultMaxPrefix
 }
 
 func refuse(field, value, want string) error {
@@ -183,6 +185,7 @@ type PeerStatus struct {
 	State   string // of RFC 4271's state machine: "IDLE", "CONNECT", "ACTIVE", "OPENSENT", "OPENCONFIRM", "ESTABLISHED"
 	Since   time.Time
 	Reason  string // why the last session ended, "" unknown
+	Over    string // what was too much, when the session was ended for that
 }
 
 // Status is what a Speaker is doing.

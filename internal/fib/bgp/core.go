@@ -25,6 +25,7 @@ type Counters struct {
 	Withdrawn  uint64 // of these: prefixes that went
 	Resolved   uint64 // changes of where a next hop is
 	Refused    uint64 // changes that the FIB refused; see the feed's counters
+	Over       uint64 // sessions ended because of too many prefixes
 	Invalid    uint64 // prefixes that are none for a FIB, or without a usable next hop
 }
 
@@ -42,6 +43,7 @@ type core struct {
 	set        *fib.Set
 	table      *fib.Table
 	sink       *feed.Applier
+	open       func(uint32) (feed.Table, fib.ID, error)
 	viaDefault bool
 	n          Counters
 
@@ -54,7 +56,7 @@ type core struct {
 
 func newCore(set *fib.Set, t *fib.Table, open func(uint32) (feed.Table, fib.ID, error), viaDefault bool) *core {
 	return &core{
-		set: set, table: t, viaDefault: viaDefault, sink: feed.New(set, feed.Config{Open: open}),
+		set: set, table: t, open: open, viaDefault: viaDefault, sink: feed.New(set, feed.Config{Open: open}),
 		rib: map[netip.Prefix]*hopset{}, sets: map[string]*hopset{}, hops: map[fib.NextHop]uint32{},
 	}
 }
@@ -190,11 +192,15 @@ func (c *core) member(h fib.NextHop) (uint32, error) {
 	return c.lastID, nil
 }
 
-// recheck resolves all next hops anew, as is due when the FIB has changed.
+// recheck resolves all next hops anew, as is due when the FIB has changed. All are looked up before any is changed:
+// what depends on a route that goes now is found with the next call, which is due because the FIB has changed.
 func (c *core) recheck() {
-	back := map[*hopset]bool{} // those that lead somewhere again
+	now := make(map[*hopset][]feed.Path, len(c.sets))
 	for _, s := range c.sets {
-		paths := c.resolve(s.addrs)
+		now[s] = c.resolve(s.addrs)
+	}
+	back := map[*hopset]bool{} // those that lead somewhere again
+	for s, paths := range now {
 		if len(s.paths) == 0 && len(paths) > 0 {
 			back[s] = true
 		}
@@ -278,7 +284,7 @@ func (c *core) follow(l []feed.Path, a netip.Addr, trail []netip.Prefix) []feed.
 	if !ok || (r.Prefix.Bits() == 0 && !c.viaDefault) {
 		return l
 	}
-	if s := c.rib[r.Prefix]; s != nil && len(s.paths) > 0 { // a route of ours: to where its next hops are
+	if s := c.rib[r.Prefix]; s != nil && len(s.paths) > 0 && c.own(r) { // to where its next hops are
 		for _, via := range s.addrs {
 			l = c.follow(l, via, append(trail, r.Prefix))
 		}
@@ -297,6 +303,19 @@ func (c *core) follow(l []feed.Path, a netip.Addr, trail []netip.Prefix) []feed.
 		}
 	}
 	return l
+}
+
+// own says whether a route of the FIB at a prefix of ours is ours, and not that of another writer which hides it.
+func (c *core) own(r fib.Route) bool {
+	if c.open == nil {
+		return true
+	}
+	t, _, err := c.open(uint32(c.table.ID()))
+	if err != nil {
+		return false
+	}
+	id, ok := t.Get(r.Prefix)
+	return ok && id == r.NextHop
 }
 
 // reach appends the path to a next hop by one next hop of the route to it.

@@ -103,7 +103,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	go srv.Serve()
 	// The watch ends before the server does, and the routes go after both.
 	if !s.conf.Keep {
-		defer s.flush()
+		defer s.Flush()
 	}
 	starting.Lock()
 	err := srv.StartBgp(ctx, &api.StartBgpRequest{Global: s.global()})
@@ -120,7 +120,8 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return s.loop(ctx, srv)
 }
 
-func (s *Speaker) flush() {
+// Flush removes all that the peers told from the FIB. Run must not run.
+func (s *Speaker) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.core.sink.Flush()
@@ -180,7 +181,6 @@ func (s *Speaker) peer(p *Peer) *api.Peer {
 			Config:            &api.AfiSafiConfig{Family: af, Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.conf.Restart > 0}},
 			AddPaths:          &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.AddPath}},
-			PrefixLimits:      &api.PrefixLimit{Family: af, MaxPrefixes: p.MaxPrefix, ShutdownThresholdPct: shutdownThreshold},
 		})
 	}
 	return n
@@ -250,6 +250,10 @@ func (s *Speaker) loop(ctx context.Context, srv *server.BgpServer) error {
 	defer tick.Stop()
 	deferral := time.NewTimer(s.conf.Deferral)
 	defer deferral.Stop()
+	limits := time.NewTimer(limitsEvery)
+	defer limits.Stop()
+	gather := time.NewTimer(0)
+	defer gather.Stop()
 	late := false
 	generation := s.table.Generation()
 	for {
@@ -257,11 +261,20 @@ func (s *Speaker) loop(ctx context.Context, srv *server.BgpServer) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.wake:
+			// What changes meanwhile is asked for with it: asking for one prefix costs nearly as much as for many.
+			gather.Reset(gatherFor)
+		case <-gather.C:
 			if err := s.drain(srv); err != nil {
 				return fmt.Errorf("bgp: %w", err)
 			}
 		case <-deferral.C:
 			late = true
+		case <-limits.C:
+			start := time.Now()
+			if err := s.enforce(ctx, srv); err != nil {
+				return fmt.Errorf("bgp: %w", err)
+			}
+			limits.Reset(max(limitsEvery, limitsShare*time.Since(start)))
 		case <-tick.C:
 			// Somebody changed the FIB, perhaps we. Next hops that are where they were change nothing.
 			if g := s.table.Generation(); g != generation {
@@ -278,6 +291,38 @@ func (s *Speaker) loop(ctx context.Context, srv *server.BgpServer) error {
 		}
 		s.mu.Unlock()
 	}
+}
+
+// enforce ends the sessions of peers that have told more prefixes than they may. GoBGP would do so itself, but counts
+// all with each message, which takes it minutes for a full table.
+func (s *Speaker) enforce(ctx context.Context, srv *server.BgpServer) error {
+	over := map[netip.Addr]string{}
+	if err := srv.ListPeer(ctx, &api.ListPeerRequest{}, func(n *api.Peer) {
+		a, err := netip.ParseAddr(n.GetState().GetNeighborAddress())
+		i := slices.IndexFunc(s.conf.Peers, func(p Peer) bool { return p.Address == a })
+		if err != nil || i < 0 || n.GetState().GetSessionState() != api.PeerState_SESSION_STATE_ESTABLISHED {
+			return
+		}
+		for _, f := range n.AfiSafis {
+			if got := f.GetState().GetReceived(); got > uint64(s.conf.Peers[i].MaxPrefix) {
+				over[a] = fmt.Sprintf("%d prefixes of one family: want at most %d", got, s.conf.Peers[i].MaxPrefix)
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	for a, why := range over {
+		if err := srv.DisablePeer(ctx, &api.DisablePeerRequest{Address: a.String(), Communication: "prefix limit"}); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		p := s.peers[a]
+		p.Over = why
+		s.peers[a] = p
+		s.core.n.Over++
+		s.mu.Unlock()
+	}
+	return nil
 }
 
 // drain asks for the paths of the prefixes that changed, and applies them.

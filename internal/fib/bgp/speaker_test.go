@@ -2,17 +2,11 @@ package bgp
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/osrg/gobgp/v4/api"
-	"github.com/osrg/gobgp/v4/pkg/apiutil"
-	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
-	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
 const patience = 60 * time.Second
@@ -36,90 +30,6 @@ func freePort(t *testing.T) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
-}
-
-// peerServer is a BGP speaker that announces: GoBGP by itself.
-type peerServer struct {
-	*server.BgpServer
-	t *testing.T
-}
-
-func newPeer(t *testing.T, asn uint32, local string, port int, restart uint32) *peerServer {
-	t.Helper()
-	level := &slog.LevelVar{}
-	p := &peerServer{server.NewBgpServer(server.LoggerOption(slog.New(slog.DiscardHandler), level)), t}
-	go p.Serve()
-	ctx := context.Background()
-	starting.Lock()
-	err := p.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: asn, RouterId: local, ListenPort: -1, UseMultiplePaths: true}})
-	starting.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &api.Peer{
-		Conf:            &api.PeerConf{NeighborAddress: "127.0.0.1", PeerAsn: 65000},
-		Transport:       &api.Transport{LocalAddress: local, RemotePort: uint32(port)},
-		Timers:          &api.Timers{Config: &api.TimersConfig{ConnectRetry: 1, HoldTime: 9, KeepaliveInterval: 3, IdleHoldTimeAfterReset: 1}},
-		GracefulRestart: &api.GracefulRestart{Enabled: restart > 0, RestartTime: restart},
-	}
-	for _, f := range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
-		n.AfiSafis = append(n.AfiSafis, &api.AfiSafi{
-			Config:            &api.AfiSafiConfig{Family: &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}, Enabled: true},
-			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restart > 0}},
-		})
-	}
-	if err := p.AddPeer(ctx, &api.AddPeerRequest{Peer: n}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.StopBgp(ctx, &api.StopBgpRequest{}) })
-	return p
-}
-
-func path(t *testing.T, p netip.Prefix, hop string) *apiutil.Path {
-	t.Helper()
-	n, err := bgp.NewIPAddrPrefix(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	as := bgp.NewPathAttributeOrigin(0)
-	if p.Addr().Is4() {
-		h, err := bgp.NewPathAttributeNextHop(addr(hop))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &apiutil.Path{Family: bgp.RF_IPv4_UC, Nlri: n, Attrs: []bgp.PathAttributeInterface{as, h}}
-	}
-	h, err := bgp.NewPathAttributeMpReachNLRI(bgp.RF_IPv6_UC, []bgp.PathNLRI{{NLRI: n}}, addr(hop))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &apiutil.Path{Family: bgp.RF_IPv6_UC, Nlri: n, Attrs: []bgp.PathAttributeInterface{as, h}}
-}
-
-func (p *peerServer) announce(hop string, prefixes ...netip.Prefix) {
-	p.t.Helper()
-	for len(prefixes) > 0 {
-		n := min(1000, len(prefixes))
-		var l []*apiutil.Path
-		for _, x := range prefixes[:n] {
-			l = append(l, path(p.t, x, hop))
-		}
-		if _, err := p.AddPath(apiutil.AddPathRequest{Paths: l}); err != nil {
-			p.t.Fatal(err)
-		}
-		prefixes = prefixes[n:]
-	}
-}
-
-func (p *peerServer) withdraw(hop string, prefixes ...netip.Prefix) {
-	p.t.Helper()
-	var l []*apiutil.Path
-	for _, x := range prefixes {
-		l = append(l, path(p.t, x, hop))
-	}
-	if err := p.DeletePath(apiutil.DeletePathRequest{Paths: l}); err != nil {
-		p.t.Fatal(err)
-	}
 }
 
 // run runs a speaker on the bench's FIB until stop is called.
@@ -199,7 +109,7 @@ func TestSpeaker(t *testing.T) {
 	s, stop := b.run(Config{Port: port, Peers: []Peer{{Address: addr("127.0.0.2"), ASN: 65001, Passive: true, Retry: time.Second, Hold: 9 * time.Second}}})
 	p := newPeer(t, 65001, "127.0.0.2", port, 0)
 	all := numbered(n)
-	announce := func(p *peerServer, l []netip.Prefix) {
+	announce := func(p *peer, l []netip.Prefix) {
 		p.announce("2001:db8::1", slices.DeleteFunc(slices.Clone(l), func(x netip.Prefix) bool { return x.Addr().Is4() })...)
 		p.announce("192.0.2.1", slices.DeleteFunc(slices.Clone(l), func(x netip.Prefix) bool { return x.Addr().Is6() })...)
 	}
@@ -237,9 +147,7 @@ func TestSpeaker(t *testing.T) {
 	until(t, "resolved again", func() bool { v4, v6 := b.table.Len(); return v4+v6 == n+2 && s.Status().Unresolved == 0 })
 
 	// The peer is lost, without graceful restart, and comes back as another process would.
-	if err := p.StopBgp(context.Background(), &api.StopBgpRequest{}); err != nil {
-		t.Fatal(err)
-	}
+	p.kill()
 	until(t, "all gone with the peer", func() bool { v4, v6 := b.table.Len(); return v4+v6 == 2 })
 	p = newPeer(t, 65001, "127.0.0.2", port, 0)
 	announce(p, all)

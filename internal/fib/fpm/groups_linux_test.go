@@ -3,9 +3,6 @@ package fpm
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,17 +11,6 @@ import (
 	"midplane/internal/fib/rtnl"
 	"midplane/internal/lab"
 )
-
-// daemon starts another daemon of FRR beside zebra.
-func (b *box) daemon(name, conf string) *lab.Proc {
-	b.t.Helper()
-	file := filepath.Join(b.dir, name+".conf")
-	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
-	return b.StartCmd(exec.Command(filepath.Join(filepath.Dir(zebraProgram), name), "-f", file, "-i", filepath.Join(b.dir, name+".pid"),
-		"-z", filepath.Join(b.dir, "zserv.api"), "--vty_socket", b.dir, "-A", "127.0.0.1", "-P", "0", "-u", "frr", "-g", "frr", "--log", "stdout"))
-}
 
 // leads waits until a prefix leads to some gateways, with their weights, in the FIB of the main table.
 func (b *box) leads(set *fib.Set, prefix string, want ...string) {

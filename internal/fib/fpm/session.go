@@ -30,7 +30,7 @@ const (
 // Config of a Session. The zero value is ready to use.
 type Config struct {
 	Feed   feed.Config // Metrics is not used: zebra tells one route of a prefix
-	Silent bool        // do not answer; for zebra before 8.5, which throws answers away, and without --asic-offload
+	Silent bool        // do not answer
 
 	// What a replay's end is told by; see the defaults.
 	Start, Quiet, Limit time.Duration
@@ -334,8 +334,9 @@ func (s *Session) refuseRoute(m rtnl.Message, msg []byte) {
 	}
 }
 
-// answer tells zebra whether a route is in the FIB: its own message, with the flag set. zebra from 8.5 on reads one
-// message a frame, and only those with NLM_F_REQUEST (fpm_read, zebra/dplane_fpm_nl.c).
+// answer tells zebra whether a route is in the FIB: its own message, with the flag set. zebra reads one message a frame,
+// and only those with NLM_F_REQUEST (fpm_read, zebra/dplane_fpm_nl.c). It is heard by 8.5 to 10.2 and from 10.4 on: before,
+// all that comes is thrown away, and 10.3 looks in a table that there is not (29122bc9b8, mended by b2fc167978).
 func (s *Session) answer(msg []byte, ok bool) {
 	flag := rtnl.RouteOffloadFailed
 	if ok {
@@ -344,21 +345,27 @@ func (s *Session) answer(msg []byte, ok bool) {
 	} else {
 		s.n.Failed++
 	}
-	if s.conf.Silent || len(msg)+headerSize > 65535 {
+	if s.conf.Silent {
 		return
 	}
-	s.out = append(s.out, version, typeNetlink, byte((len(msg)+headerSize)>>8), byte(len(msg)+headerSize))
-	at := len(s.out)
-	s.out = append(s.out, msg...)
+	start := len(s.out)
+	s.out = append(append(s.out, version, typeNetlink, 0, 0), msg...)
+	at := start + headerSize
 	order := binary.NativeEndian
 	order.PutUint16(s.out[at+6:], order.Uint16(s.out[at+6:])|rtnl.FlagRequest)
 	f := s.out[at+flagsOffset:]
-	s.n.Answered += uint64(headerSize + len(msg))
 	order.PutUint32(f, order.Uint32(f)&^(rtnl.RouteOffload|rtnl.RouteOffloadFailed)|flag)
+	n := len(s.out) - start
+	if n > 65535 {
+		s.out = s.out[:start]
+		return
+	}
+	binary.BigEndian.PutUint16(s.out[start+2:], uint16(n))
+	s.n.Answered += uint64(n)
 }
 
-// Output returns what is to be sent, nil if nothing. It is valid until the next call of Receive, and at most as long as
-// what was received since the last Output, with the frame of which a part was received before.
+// Output returns what is to be sent, nil if nothing. It is valid until the next call of Receive, and not much longer
+// than what was received since the last Output: it has a frame for each message.
 func (s *Session) Output() []byte {
 	b := s.out
 	s.out = s.out[:0]

@@ -136,6 +136,22 @@ func nobodyWithNameServers(t *testing.T, b *box) {
 			t.Errorf("a name in %s: %q, want %q; exit %d, %s", name, got, want, code, errs)
 		}
 	}
+	// The same by the program that users have.
+	text, err := os.ReadFile(lab.Binary(t))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(b.shared, "midplane"), text, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for words, want := range map[string]string{"": peerAddr(0), "hostdns": "no address"} {
+		const program = "import socket\ntry: print(socket.gethostbyname('peer.example.com'))\nexcept OSError: print('no address')"
+		argv := []string{"env", "MIDPLANE_FIB_DIR=" + b.dir, "RES_OPTIONS=timeout:1 attempts:1", b.sharedAs + "/midplane", "fib", "exec", "blue"}
+		argv = append(append(argv, strings.Fields(words)...), "--", "/usr/bin/python3", "-c", program)
+		if code, got, errs := finish(t, b.start(b.asNobody(argv...)...)); code != 0 || strings.TrimSpace(got) != want {
+			t.Errorf("midplane fib exec blue %s: %q, want %q; exit %d, %s", words, got, want, code, errs)
+		}
+	}
 	if code, _, _ := finish(t, b.start(b.asNobody(b.execArgs("blue", "sh", "-c", "exit 42")...)...)); code != 42 {
 		t.Errorf("exit code %d in a user namespace, want 42", code)
 	}

@@ -273,6 +273,7 @@ func newFarEnds(t testing.TB, links int, cfg Config) *farEnds {
 		e.hosts = append(e.hosts, h)
 		e.IP("link", "set", fmt.Sprintf("q%d", i), "netns", h.Name(), "name", "eth0")
 		h.IP("link", "set", "eth0", "up")
+		e.running(t, fmt.Sprintf("p%d", i))
 		if err := h.Do(func() error { return errors.Join(attachTo(t, passes, "eth0"), checksumsInSoftware("eth0")) }); err != nil {
 			t.Fatal(err)
 		}
