@@ -27,6 +27,7 @@ run: build ## a cluster of three nodes to look at and play with
 
 test: ## all tests that this machine allows (the lab's: as root)
 	$(GO) test -timeout 30m $$($(GO) list ./... | grep -v $(LAB))
+	$(GO) test -short -tags midplane_safe ./fib ./internal/fib/image ./internal/fib/trie
 	$(GO) test -p 1 -timeout 30m $$($(GO) list ./... | grep $(LAB))
 
 race: ## tests under the race detector, without the lab (needs a C compiler)
@@ -59,8 +60,9 @@ cross: ## other systems: everything compiles and vets there, tests too
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	GOOS=windows GOARCH=amd64 $(GO) vet ./...
 
-gen: ## generated files
+gen: ## generated files (BPF objects: apt-get install clang-14 llvm-14 libbpf-dev)
 	$(GO) generate ./...
+	cd bench && $(GO) generate ./...
 
 clean: ## what build made
 	rm -rf bin

@@ -23,7 +23,7 @@ func slowKey(a netip.Addr) (family uint32, k image.Key, ok bool) {
 		b := a.As16()
 		return ipv6, image.Key{Hi: binary.BigEndian.Uint64(b[:8]), Lo: binary.BigEndian.Uint64(b[8:])}, true
 	}
-	return 0, image.Key{}, false
+	return ipv6, image.Key{}, false
 }
 
 // addrOf is the reverse.

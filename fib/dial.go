@@ -16,7 +16,7 @@ import (
 // socket is in the FIB. Networks without routing ("unix") are dialed as net.Dialer does.
 //
 // FIB must name a FIB that is set up on this host (by midplane fib add, or by the node daemon); the record of it is
-// read at each dial, without a daemon. How a socket gets in depends on the FIB's back end: vrf binds it to the VRF
+// looked at in each dial, without a daemon. How a socket gets in depends on the FIB's back end: vrf binds it to the VRF
 // device; rules marks it and, if the FIB has one port only, binds it to that; netns opens it in the FIB's network
 // namespace. The first two need no privilege since Linux 5.7, the third CAP_SYS_ADMIN: what is missing is said by a
 // [*PrivilegeError] within the *net.OpError. A connection of a process without CAP_NET_RAW in a FIB of back end rules
@@ -129,7 +129,7 @@ func find(fib, dir string) (binding.Binding, error) {
 	if dir == "" {
 		dir = binding.DefaultDir()
 	}
-	return binding.Find(dir, fib)
+	return lookUp(dir, fib)
 }
 
 // enterSocket puts the socket behind c into the FIB.

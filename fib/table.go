@@ -203,11 +203,15 @@ func (t *Table) Replace(routes iter.Seq[Route]) error {
 // zones do not count. It does not block and does not allocate.
 func (t *Table) Lookup(a netip.Addr) (NextHopID, bool) {
 	family, k, ok := key(a)
-	if !ok {
-		return 0, false
-	}
 	d := t.desc.Load()
-	nh, ok := t.set.im.Lookup(d, family, k)
+	var nh uint32
+	if family == ipv4 {
+		nh, ok = t.set.im.Lookup4(d, uint32(k.Hi>>32))
+	} else if ok {
+		nh, ok = t.set.im.Lookup(d, ipv6, k)
+	} else {
+		return 0, false // not an address
+	}
 	if !ok || t.desc.Load() != d {
 		return t.lookupLocked(family, k)
 	}

@@ -1,7 +1,8 @@
 // Command fib measures Midplane's FIB beside gaissmai/bart (Table, Fast, and Persist, which is Table for readers that do
 // not lock) on the Internet's full routing table. All contenders run in each round, one after the other, on the same keys
 // (netip.Addr, made before, in random order), so that what else happens on the machine meets each alike; what is printed
-// are medians of the rounds, and of the ratios within the rounds. See docs/performance.md.
+// are medians of the rounds, and of the ratios within the rounds. Lookups are measured in processor time of the thread,
+// so that other programs on the machine are in the numbers only by what they do to caches. See docs/performance.md.
 //
 //	cd bench && go run ./fib [-rounds 7] [-quick] [-only lookup,memory,load,update,beside,seed,many]
 package main

@@ -53,24 +53,23 @@ func memory() {
 		runtime.KeepAlive(t)
 		set.Close()
 
-		before = heap()
-		table := &bart.Table[uint32]{}
-		for i, p := range l {
-			table.Insert(p, hops[i])
-		}
-		inTable := (heap() - before) / n
-		runtime.KeepAlive(table)
-		table = nil
-		before = heap()
-		fast := &bart.Fast[uint32]{}
-		for i, p := range l {
-			fast.Insert(p, hops[i])
-		}
-		inFast := (heap() - before) / n
-		runtime.KeepAlive(fast)
+		inTable := grown(l, func() interface{ Insert(netip.Prefix, uint32) } { return &bart.Table[uint32]{} }, hops)
+		inFast := grown(l, func() interface{ Insert(netip.Prefix, uint32) } { return &bart.Fast[uint32]{} }, hops)
 		most := []float64{8, 40}[family]
 		fmt.Printf("%-6s %9.2f %9.2f %9.2f %9.2f   %9.2f  %s\n", name, taken, ours, inTable, inFast, inTable/ours, goal(ours <= most, fmt.Sprintf("<= %.0f", most)))
 	}
+}
+
+// grown returns by how many octets a route the heap grows with a table.
+func grown(l []netip.Prefix, empty func() interface{ Insert(netip.Prefix, uint32) }, hops []uint32) float64 {
+	before := heap()
+	t := empty()
+	for i, p := range l {
+		t.Insert(p, hops[i])
+	}
+	n := (heap() - before) / float64(len(l))
+	runtime.KeepAlive(t)
+	return n
 }
 
 func load() {
@@ -114,15 +113,16 @@ func load() {
 	fmt.Printf("insert one by one %.0f, swap of the whole %.0f, bart Table %.0f, bart Fast %.0f\n", median(ns[0]), median(ns[1]), median(ns[2]), median(ns[3]))
 }
 
-// many has FIBs of equal size, with prefixes drawn from the full table: 85 in 100 are IPv4, as there.
+// many has FIBs of equal size, with prefixes drawn from the full table, of which 85 in 100 are IPv4, as there, or all.
 func many() {
 	both, err := fibtest.Prefixes()
 	check(err)
-	fmt.Println("\nMany FIBs, with prefixes drawn from the full table, 85 in 100 of them IPv4. MB of the image and of the heap, with all directories.")
+	fmt.Println("\nMany FIBs, with prefixes drawn at random from the full table. MB of the image and of the heap, with all directories.")
 	for _, k := range []struct {
 		fibs, routes int
+		share        int // of IPv4, in 20
 		most         float64
-	}{{1000, 1000, 100}, {10_000, 10, 0}, {10_000, 100, 0}} {
+	}{{1000, 1000, 20, 100}, {1000, 1000, 17, 100}, {10_000, 10, 17, 0}, {10_000, 100, 17, 0}} {
 		r := fibtest.Rand(7)
 		before := heap()
 		set, ids := newSet()
@@ -131,7 +131,7 @@ func many() {
 			check(err)
 			for i := range k.routes {
 				family := 0
-				if i%20 >= 17 {
+				if i%20 >= k.share {
 					family = 1
 				}
 				insert(t, both[family][r.IntN(len(both[family]))], ids[fibtest.Hop(r)])
@@ -145,7 +145,7 @@ func many() {
 		a := netip.MustParseAddr("192.0.2.1")
 		t, _ := set.Table(1)
 		t.Lookup(a)
-		fmt.Printf("%6d FIBs of %5d routes: image %6.1f, heap %5.1f; %.0f octets a route  %s\n", k.fibs, k.routes, inImage, onHeap,
+		fmt.Printf("%6d FIBs of %5d routes, %3d %% IPv4: image %6.1f, heap %5.1f; %.0f octets a route  %s\n", k.fibs, k.routes, 5*k.share, inImage, onHeap,
 			(inImage+onHeap)*1e6/float64(k.fibs*k.routes), verdict)
 		set.Close()
 	}

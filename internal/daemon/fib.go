@@ -25,13 +25,19 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 			return nil, err
 		}
 	}
-	c := &fibControl{log: log}
+	links := newFIBLinks()
+	c := &fibControl{log: log, links: links}
 	var err error
-	if c.set, err = fib.New(nil); err != nil {
+	if cfg.Forward == "xdp" {
+		if c.forward, err = openForwarder(cfg, log); err != nil {
+			return nil, err
+		}
+		c.set = c.forward.set
+	} else if c.set, err = fib.New(&fib.Config{Size: uint64(cfg.ImageSize)}); err != nil {
 		return nil, err
 	}
-	links := newFIBLinks()
 	o := fibs.Options{Set: c.set, Dir: cfg.State, NoSync: cfg.NoSync, Links: links, Log: log, Config: cfg.Ops, Backend: cfg.Backend}
+	o.Feeds = &feeder{set: c.set, log: log}
 	if o.Backend == "auto" {
 		o.Backend = ""
 	}
@@ -44,8 +50,14 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 		}
 		o.Kernel = c.kernel
 	}
+	if c.forward != nil {
+		o.Forward = c.forward
+	}
 	if c.Service, err = fibs.Open(ctx, o); err != nil {
 		return nil, errors.Join(err, c.Close())
+	}
+	if c.forward != nil {
+		c.forward.follow(log)
 	}
 	watch, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -75,16 +87,21 @@ func (c *fibControl) Close() error {
 		errs = append(errs, c.kernel.k.Close())
 	}
 	errs = append(errs, c.set.Close())
+	if c.forward != nil {
+		errs = append(errs, c.forward.Close())
+	}
 	return errors.Join(errs...)
 }
 
 // fibControl is the fibapi.Control of FIBs in this process.
 type fibControl struct {
 	*fibs.Service
-	set    *fib.Set
-	kernel *kernelSide // nil: none
-	cancel context.CancelFunc
-	log    *slog.Logger
+	set     *fib.Set
+	kernel  *kernelSide // nil: none
+	forward *forwarder  // nil: none
+	links   *fibLinks
+	cancel  context.CancelFunc
+	log     *slog.Logger
 }
 
 var _ fibapi.Control = (*fibControl)(nil)
@@ -118,7 +135,3 @@ func (c *fibControl) Load(ctx context.Context, q fibapi.LoadQuery, next func() (
 }
 
 func (c *fibControl) Stats(context.Context) (spec.Stats, error) { return c.Service.Stats(), nil }
-
-func (c *fibControl) Diff(context.Context, fibapi.DiffQuery, func(spec.DiffLine) bool) error {
-	return failf("unsupported", "diff: not yet")
-}

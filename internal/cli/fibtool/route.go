@@ -278,12 +278,12 @@ func routeShow(c *call) error {
 	table := q.FIB == ""
 	return c.list(func() error {
 		return node.Routes(c.ctx, q, func(r spec.RouteInfo) bool {
-			c.printRoute(r, table)
+			c.printRoute(chosen(q, r), table)
 			return c.ctx.Err() == nil
 		})
 	}, func() error {
 		return node.Routes(c.ctx, q, func(r spec.RouteInfo) bool {
-			c.jsonRoute(r, table)
+			c.jsonRoute(chosen(q, r), table)
 			return c.ctx.Err() == nil
 		})
 	})

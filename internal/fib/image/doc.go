@@ -8,12 +8,13 @@
 // at any address, in the memory of a process, in a file, or in a BPF map.
 //
 //	header                words 0 to 63: magic, size, where the parts are, the epoch of next hops
-//	FIB directory         descriptors of 16 words: epoch, a root for each family, default routes, generation, id, name
+//	FIB directory         descriptors of 16 words: epoch, a root for each family, generation, id, name
 //	next-hop directory    one word an id: kind, flags, and a reference to the record or the buckets of a group
 //	heap                  direct tables, blocks, records
 //
-// A root is a slot, or a direct table of 2^12 or 2^18 slots, indexed by the first bits of the address. A slot (32 bits)
-// is empty, or a next-hop id, or refers to a block. A block decides on the next six bits of the address:
+// A root has the default route, and refers to a block or tells of a direct table: 2^12 or 2^18 slots, indexed by the first
+// bits of the address. A slot (32 bits) is empty, or a next-hop id, or refers to a block; in a direct table of 12 bits it
+// may refer to another such table, for the 12 bits after. A block decides on the next six bits of the address:
 //
 //	word 0        vec: bit e is set if entry e has a child
 //	word 1        leafvec: bit e is set if entry e has no child, and another leaf than the entry without child before it
@@ -34,6 +35,8 @@
 // Before memory that was put aside is used again, the writer changes the epoch in the descriptor. A reader loads the
 // epoch, walks, and loads the epoch again; if it changed, the walk may have gone through memory that was used again,
 // and is repeated. A walk through such memory cannot leave the image, as references are bounded, and ends, as its steps
-// are. The protocol is modelled in internal/fib/model. Memory order: a reader's loads must not be reordered, nor a
-// writer's stores; Words sees to it.
+// are. Descriptors and roots are never anything else, and so are always right. A default route and a def are changed
+// where they are; the epoch changes after that too, before the next change, as a reader may have remembered the old one
+// and find out below it that a longer prefix is gone. The protocol is modelled in internal/fib/model. Memory order: a
+// reader's loads must not be reordered, nor a writer's stores; View and Words see to it.
 package image

@@ -59,8 +59,3 @@ func (v View) child(b uint32, w2 uint64, k uint32) uint32 {
 func (v View) leaf(b, k uint32) uint32 {
 	return uint32(*(*uint16)(unsafe.Add(v.base, uintptr(b)*8+uintptr(k)*2+(BlockHead*8-2))))
 }
-
-// at16 returns the 16 bits at an octet behind the start of block b, and the 16 bits behind them above.
-func (v View) octets(b, off uint32) uint32 {
-	return atomic.LoadUint32((*uint32)(unsafe.Add(v.base, uintptr(b)*8+uintptr(off))))
-}

@@ -44,11 +44,6 @@ func (v View) child(b uint32, w2 uint64, k uint32) uint32 {
 
 // leaf returns the k-th 16-bit leaf, from 1 on, of the block at b.
 func (v View) leaf(b, k uint32) uint32 {
-	k--
-	return uint32(v.Load(b+BlockHead+k>>2)>>(k&3*16)) & 0xffff
-}
-
-// octets returns 32 bits from an octet behind the start of block b, in which the upper half may be another's.
-func (v View) octets(b, off uint32) uint32 {
-	return uint32(v.Load(b+off/8) >> (off & 7 * 8))
+	k += BlockHead*4 - 1
+	return uint32(v.Load(b+k>>2)>>(k&3*16)) & 0xffff
 }

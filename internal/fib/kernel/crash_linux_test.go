@@ -77,7 +77,7 @@ func TestIntegrationVictim(t *testing.T) {
 }
 
 // kill starts a victim and kills it at some moment.
-func (s *site) kill(t *testing.T, r *rand.Rand, l []Backend) {
+func (s *site) kill(t *testing.T, r *rand.Rand, l []Backend, span time.Duration) {
 	t.Helper()
 	c, err := json.Marshal(map[string]any{"Config": s.config(), "Backends": l, "Seed": r.Uint64()})
 	if err != nil {
@@ -117,7 +117,7 @@ func (s *site) kill(t *testing.T, r *rand.Rand, l []Backend) {
 	case <-done:
 	case <-time.After(lab.Patience):
 	}
-	time.Sleep(time.Duration(r.Int64N(int64(120 * time.Millisecond)))) // the moment; nothing waits for it
+	time.Sleep(time.Duration(r.Int64N(int64(span)))) // the moment; nothing waits for it
 	_ = cmd.Process.Kill()
 	<-done
 	_ = cmd.Wait()
@@ -140,12 +140,16 @@ func testCrash(t *testing.T, moments int, l []Backend) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
+	began := time.Now()
+	s.apply(t, randomFIBs(r, l)...)
+	s.remove(t, before)
+	span := 2 * time.Since(began) // some changes, on a machine as it is
 	recovered, asked := 0, 0
-	for i := range moments {
+	for i := 0; i < moments || recovered == 0 && i < 10*moments; i++ {
 		if err := s.k.Close(); err != nil {
 			t.Fatal(err)
 		}
-		s.kill(t, r, l)
+		s.kill(t, r, l, span)
 		s.open(t)
 		fibs := s.k.FIBs()
 		rep, err := s.k.Recover(t.Context())
@@ -163,7 +167,7 @@ func testCrash(t *testing.T, moments int, l []Backend) {
 			t.Errorf("moment %d: after Recover there was left to do: %s", i, strings.Join(again.Operations, "\n"))
 		}
 		asked += len(fibs)
-		if i%8 == 7 {
+		if i%6 == 5 {
 			now := s.all(t, fibs)
 			s.remove(t, before)
 			s.apply(t, fibs...)
@@ -206,5 +210,5 @@ func TestIntegrationCrash(t *testing.T) { testCrash(t, 24, []Backend{Rules, Netn
 
 func TestGuestCrash(t *testing.T) {
 	requireGuest(t)
-	testCrash(t, 8, backends)
+	testCrash(t, 6, backends)
 }

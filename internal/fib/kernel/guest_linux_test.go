@@ -32,7 +32,7 @@ func TestIntegrationGuest(t *testing.T) {
 		t.Fatalf("%v\n%s%s", err, r.Stdout, r.Stderr)
 	}
 	t.Logf("%s%s", r.Stdout, r.Stderr)
-	for _, test := range []string{"TestGuestVRF", "TestGuestVLAN"} {
+	for _, test := range []string{"TestGuestVRF", "TestGuestVRFInside", "TestGuestVLAN", "TestGuestCrash"} {
 		if !strings.Contains(r.Stdout, "--- PASS: "+test+" ") {
 			t.Errorf("%s did not pass", test)
 		}
@@ -56,7 +56,7 @@ func TestGuestVRF(t *testing.T) {
 
 func TestGuestVLAN(t *testing.T) {
 	requireGuest(t)
-	for _, b := range backends {
+	for _, b := range []Backend{VRF, Rules} {
 		t.Run(string(b), func(t *testing.T) { testVLAN(t, b) })
 	}
 }

@@ -110,10 +110,13 @@ func canonicalHops(r Route) (Route, error) {
 		}
 		return a.Gateway.Compare(b.Gateway)
 	})
-	if len(hops) == 1 {
-		hops[0].Weight = 1
+	c := Route{Prefix: r.Prefix, Type: fib.Unicast, Hops: hops}
+	if len(hops) == 1 || apart(c) {
+		for i := range hops {
+			hops[i].Weight = 1
+		}
 	}
-	return Route{Prefix: r.Prefix, Type: fib.Unicast, Hops: hops}, nil
+	return c, nil
 }
 
 func same(a, b Route) bool { return a.Type == b.Type && slices.Equal(a.Hops, b.Hops) }
@@ -385,23 +388,44 @@ func (t *table) set(ctx context.Context, l []Route) ([]error, error) {
 
 func (t *table) setWith(ctx context.Context, l []Route, onlink bool) (map[int]error, error) {
 	refused := map[int]error{}
-	for at := 0; at < len(l); at += batchSize {
+	var ms []netlink.Message
+	var of []int // which route a message is about
+	send := func() error {
 		if err := ctx.Err(); err != nil {
-			return refused, err
+			return err
 		}
-		var ms []netlink.Message
-		for _, r := range l[at:min(at+batchSize, len(l))] {
-			b, err := t.encode(r, onlink)
+		err := t.s.rt.batch(ms, func(i int, err error) { refused[of[i]] = err })
+		ms, of = ms[:0], of[:0]
+		return err
+	}
+	for i, r := range l {
+		parts, flags := []Route{r}, uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+		if apart(r) {
+			flags, parts = unix.NLM_F_CREATE, nil
+			for _, h := range r.Hops {
+				parts = append(parts, Route{Prefix: r.Prefix, Type: r.Type, Hops: []RouteHop{h}})
+			}
+		}
+		for _, p := range parts {
+			b, err := t.encode(p, onlink)
 			if err != nil {
 				return refused, err
 			}
-			ms = append(ms, message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b))
+			ms, of = append(ms, message(unix.RTM_NEWROUTE, flags, b)), append(of, i)
 		}
-		if err := t.s.rt.batch(ms, func(i int, err error) { refused[at+i] = err }); err != nil {
-			return refused, err
+		if len(ms) >= batchSize {
+			if err := send(); err != nil {
+				return refused, err
+			}
 		}
 	}
-	return refused, nil
+	return refused, send()
+}
+
+// apart says whether the hops of a route have to be routes of their own: IPv6 has no others without gateways
+// (net/ipv6/route.c, ip6_route_multipath_add). It does not have weights for them either.
+func apart(r Route) bool {
+	return r.Prefix.Addr().Is6() && len(r.Hops) > 1 && slices.ContainsFunc(r.Hops, func(h RouteHop) bool { return !h.Gateway.IsValid() })
 }
 
 func (t *table) remove(ctx context.Context, l []Route) error {

@@ -55,6 +55,7 @@ type core struct {
 	n      Counters
 
 	skip  func(*rtnl.Route) bool
+	open  func(uint32) (feed.Table, fib.ID, error)
 	links map[uint32]uint32 // flags by interface index
 	route rtnl.Route
 	hop   rtnl.NextHop
@@ -64,7 +65,7 @@ type core struct {
 
 func newCore(set *fib.Set, tables map[uint32]fib.ID, open func(uint32) (feed.Table, fib.ID, error), maxAlternates int) *core {
 	return &core{
-		set: set, tables: tables, links: map[uint32]uint32{},
+		set: set, tables: tables, open: open, links: map[uint32]uint32{},
 		sink: feed.New(set, feed.Config{FIB: func(n uint32) fib.ID { return tables[n] }, Open: open, Metrics: true, MaxAlternates: maxAlternates}),
 	}
 }
@@ -137,10 +138,13 @@ func (c *core) decode(b []byte) (use, usable bool) {
 	if err != nil {
 		c.n.Rejected++
 		// It may have taken the place of one that a FIB can do.
-		return r.Src.IsValid() == false && r.TOS == 0, false
+		return !r.Src.IsValid() && r.TOS == 0, false
 	}
 	return true, usable
 }
+
+// leads says whether the route in c.to has a next hop.
+func (c *core) leads() bool { return c.to.Object != 0 || len(c.to.Paths) > 0 }
 
 func (c *core) routed(added bool, flags uint16, b []byte) (dump bool) {
 	use, usable := c.decode(b)
@@ -151,6 +155,9 @@ func (c *core) routed(added bool, flags uint16, b []byte) (dump bool) {
 	switch {
 	case !added:
 		c.applied(c.sink.Delete(&c.to))
+		return false
+	case usable && !c.leads():
+		c.n.Rejected++
 		return false
 	case !usable:
 		if flags&rtnl.FlagReplace != 0 {
@@ -170,7 +177,7 @@ func (c *core) routed(added bool, flags uint16, b []byte) (dump bool) {
 		c.to.Mode = feed.Append
 	}
 	if six && flags&rtnl.FlagReplace == 0 {
-		c.to.Mode, dump = c.sixth(flags)
+		c.to.Mode, dump = c.sixth()
 	}
 	c.applied(c.sink.Add(&c.to))
 	return dump
@@ -180,10 +187,10 @@ func (c *core) routed(added bool, flags uint16, b []byte) (dump bool) {
 // request). A route with a gateway and no object joins the one of its kind, and the notification has the paths of all
 // (net/ipv6/ip6_fib.c, fib6_add_rt2node; route.c, rt6_fill_node); others stand beside it. Where both kinds may be
 // there, the kernel is asked.
-func (c *core) sixth(flags uint16) (m feed.Mode, dump bool) {
+func (c *core) sixth() (m feed.Mode, dump bool) {
 	joins := func(h fib.NextHop) bool { return h.Type == fib.Unicast && h.Gateway.IsValid() }
 	here := c.to.Object == 0 && joins(c.to.Paths[0].Hop)
-	t, ok := c.set.Table(c.tables[c.to.Table])
+	t, ok := c.view(c.to.Table)
 	if !ok {
 		return feed.Append, false
 	}
@@ -197,6 +204,15 @@ func (c *core) sixth(flags uint16) (m feed.Mode, dump bool) {
 		return feed.Append, false
 	}
 	return feed.Replace, !there
+}
+
+// view returns what the routes of a table are written to.
+func (c *core) view(table uint32) (feed.Table, bool) {
+	if c.open != nil {
+		t, _, err := c.open(table)
+		return t, err == nil
+	}
+	return c.set.Table(c.tables[table])
 }
 
 func (c *core) object(added bool, b []byte) (dump bool) {
@@ -231,7 +247,7 @@ func (c *core) dumped(typ uint16, b []byte) {
 		c.object(true, b)
 	case rtnl.NewRoute:
 		use, usable := c.decode(b)
-		if use && usable {
+		if use && usable && c.leads() {
 			c.to.Mode = feed.Append
 			c.applied(c.sink.Add(&c.to))
 		} else if use {

@@ -117,6 +117,7 @@ func (s *Service) endFeed(f *feedState) {
 		if err := f.run.Close(); err != nil {
 			s.log.Warn("feed", "name", f.Name, "err", err)
 		}
+		f.run.Withdraw()
 	}
 	for _, t := range s.fibs {
 		t.mu.Lock()
@@ -158,6 +159,7 @@ func (s *Service) Resync(name string) error {
 // that are not wanted, of FIBs that no feed may speak for. The others stay until the feed has spoken.
 func (s *Service) adoptAll() {
 	s.ways.adopt(s.hopIDs)
+	defer s.ways.forget()
 	for _, t := range s.set.Tables() {
 		if s.fibs[t.ID()] == nil && t.ID() != holdID {
 			s.purge(t.ID())
@@ -171,6 +173,9 @@ func (s *Service) adoptAll() {
 	}
 	for _, f := range s.fibs {
 		if any || fed[f.ID.String()] || f.load != nil {
+			f.mu.Lock()
+			f.stale = f.load == nil && f.count() > f.actives()
+			f.mu.Unlock()
 			continue
 		}
 		f.mu.Lock()

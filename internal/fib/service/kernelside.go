@@ -71,6 +71,11 @@ func (s *Service) tellKernel(ctx context.Context, ops []spec.Op) error {
 			}
 		}
 	}
+	if slices.ContainsFunc(ops, func(o spec.Op) bool { return structural(o.Do) }) {
+		if err := s.setForward(); err != nil {
+			return err
+		}
+	}
 	put, del := map[fib.ID][]netip.Prefix{}, map[fib.ID][]netip.Prefix{}
 	for _, op := range ops {
 		f, err := s.find(op.FIB)
@@ -169,6 +174,7 @@ func (s *Service) untellKernel(ctx context.Context, ops []spec.Op) {
 	if slices.ContainsFunc(ops, func(o spec.Op) bool { return structural(o.Do) }) {
 		complain(s.kern.Apply(ctx, s.kernelFIBs(s.ready)))
 		s.retry()
+		complain(s.setForward())
 	}
 	for _, op := range ops {
 		if op.Neigh == nil {
@@ -214,6 +220,7 @@ func (s *Service) restoreKernel(ctx context.Context) {
 	}
 	complain("FIBs and ports", s.kern.Restore(ctx, s.kernelFIBs(s.ready)))
 	s.retry()
+	complain("forwarder", s.setForward())
 	for k, n := range s.neighs {
 		if f := s.fibs[k.fib]; f != nil && f.Backend != spec.None {
 			complain("neigh "+k.dst.String(), s.kern.SetNeigh(k.fib, n.v, false))

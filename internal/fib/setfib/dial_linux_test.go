@@ -84,6 +84,16 @@ func goPrograms(t *testing.T, b *box, ports int) {
 			if got := strings.TrimSpace(client.Run(b.self2(), "fib-ask", addr+":80", own+":5555")); got != name {
 				t.Errorf("client at port %d of %s got %q by UDP", port, name, got)
 			}
+			six := fmt.Sprintf("[2001:db8:%d::1]:80", port)
+			if got := strings.TrimSpace(client.Run(b.self2(), "fib-get", "tcp", six, fmt.Sprintf("[2001:db8:%d::2]:5555", port))); got != name {
+				t.Errorf("client at port %d of %s got %q by IPv6", port, name, got)
+			}
+			if got := strings.TrimSpace(client.Run(b.self2(), "fib-ask", six, fmt.Sprintf("[2001:db8:%d::2]:5555", port))); got != name {
+				t.Errorf("client at port %d of %s got %q by UDP and IPv6", port, name, got)
+			}
+			if got := strings.TrimSpace(goTool(i, "fib-dial", "tcp", six).Finish()); got != name {
+				t.Errorf("a program in %s got %q from its own IPv6 address", name, got)
+			}
 			// And the other way round.
 			client.Start(b.self2(), "fib-serve", "tcp4", ":7", fmt.Sprint("client of ", name, port)).ExpectLine("listening")
 			if got := strings.TrimSpace(goTool(i, "fib-dial", "tcp", own+":7").Finish()); got != fmt.Sprint("client of ", name, port) {
@@ -114,8 +124,10 @@ func goPrograms(t *testing.T, b *box, ports int) {
 			}
 		}
 	}
-	if code, out, _ := finish(t, b.start(b.self, "fib-miss", "tcp", serverAddr+":80")); code == 0 {
-		t.Errorf("a program in no FIB got %q", out)
+	for _, a := range []string{serverAddr + ":80", "[2001:db8:0::1]:80", ownAddr(0) + ":80"} {
+		if code, out, _ := finish(t, b.start(b.self, "fib-miss", "tcp", a)); code == 0 {
+			t.Errorf("a program in no FIB got %q from %s", out, a)
+		}
 	}
 	code, _, errs := finish(t, b.start(b.self, "fib-dial", b.dir, "green", "tcp", serverAddr+":80"))
 	if code == 0 || !strings.Contains(errs, `fib "green": none of that name or number is set up here`) {

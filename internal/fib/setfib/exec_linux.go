@@ -23,7 +23,8 @@ const joinAttempts = 8
 // Exec replaces the calling process by a program that runs in a FIB; it returns only if that fails. argv[0] is looked up
 // in PATH unless it has a slash. The process keeps its number, environment, standard files and privileges; sockets that
 // it has inherited stay where they are. When the FIB has name servers, /etc/resolv.conf is another file for it, in a
-// mount namespace of its own.
+// mount namespace of its own. Without privileges and with name servers, the program is a child in a user namespace
+// instead, for which the process waits, to which it passes SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, and with whose exit code it ends.
 //
 // Errors: *MissingError, *fib.PrivilegeError, *sys.UnsupportedError; those of exec(2). After an error the process should
 // end: it may be in the FIB's cgroup, and the calling goroutine stays locked to a thread that may be in the FIB.
@@ -34,6 +35,9 @@ func Exec(b binding.Binding, argv, env []string, o Options) error {
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		return err
+	}
+	if o.Port != "" && b.Backend != binding.Rules {
+		return &enter.PortError{FIB: enter.Title(b), Port: o.Port, Want: "none: sockets are bound to single ports in back end rules only, and this is " + string(b.Backend)}
 	}
 	if o.Dir == "" {
 		o.Dir = binding.DefaultDir()
@@ -59,11 +63,12 @@ func Exec(b binding.Binding, argv, env []string, o Options) error {
 				}
 				return missing
 			}
-			env, err = supervise(b, env, r, o)
-			if err != nil {
-				return fmt.Errorf("%w; and without privileges: %w", missing, err)
+			if len(b.DNS) > 0 {
+				err = runStaged(job{b, path, argv, env, o})
+			} else if env, err = supervise(b, env, r, o); err == nil {
+				return execve(path, argv, env)
 			}
-			return execve(path, argv, env)
+			return fmt.Errorf("%w; and without privileges: %w", missing, err)
 		}
 	default:
 		err = &sys.UnsupportedError{Feature: fmt.Sprintf("back end %q of FIB %s", b.Backend, enter.Title(b))}

@@ -42,8 +42,10 @@ func twoCustomers(t *testing.T, b *box) {
 			record[i]["port"] = b.capture[i].ns.CaptureDevice(b.capture[i].device)
 		}
 	}
-	b.exec(0, pythonServer(b, "page of blue")...)
-	b.exec(1, nginx(b, "page of red")...)
+	midplane := lab.Binary(t)
+	for i, server := range [][]string{pythonServer(b, "page of blue"), nginx(b, "page of red")} {
+		b.start(append([]string{"env", "MIDPLANE_FIB_DIR=" + b.dir, midplane, "fib", "exec", fibNames[i], "--"}, server...)...)
+	}
 
 	// Both connections are there before either is used.
 	var conns []net.Conn

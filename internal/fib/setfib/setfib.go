@@ -27,8 +27,7 @@ type Options struct {
 	// Port binds the program's sockets to one port of a FIB of back end rules that has several. Without it, programs in
 	// such a FIB can bind sockets to the addresses of its ports, but not to all addresses at once.
 	Port string
-	// HostDNS lets the program use the host's name servers, through the FIB, when the FIB has others. Programs without
-	// privileges need it in such a FIB.
+	// HostDNS lets the program use the host's name servers, through the FIB, when the FIB has others.
 	HostDNS bool
 	// Supervisor is the command that calls Supervise, to which Exec adds arguments. It runs beside programs that are started without
 	// privileges. Without it these are not started.

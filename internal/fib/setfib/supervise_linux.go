@@ -30,7 +30,8 @@ const (
 
 // assignment is what a supervisor is told, as its last argument.
 type assignment struct {
-	Detached bool            `json:"detached"` // it is no child of the program any more
+	Stage    bool            `json:"stage,omitempty"`    // run a job (see runStaged) instead
+	Detached bool            `json:"detached,omitempty"` // it is no child of the program any more
 	Binding  binding.Binding `json:"binding"`
 	Port     string          `json:"port,omitempty"`
 }
@@ -44,10 +45,6 @@ func supervise(b binding.Binding, env []string, r rule, o Options) ([]string, er
 	port := o.Port
 	if b.Backend == binding.Rules && port == "" {
 		port = b.Ports[0] // there is one only
-	}
-	if len(b.DNS) > 0 {
-		return nil, &enter.PrivilegeError{FIB: enter.Title(b), Op: "make a mount namespace", Need: "CAP_SYS_ADMIN",
-			Why: "the FIB has name servers of its own, and " + resolvConf + " is mounted for its processes; or the consent to use the host's", Err: unix.EPERM}
 	}
 	// Opened now for an error that says what is wrong with the FIB; later ones are seen by the program.
 	if err := probe(b, port); err != nil {
@@ -136,12 +133,15 @@ func runSupervisor(command []string, a assignment, listener, report *os.File, wa
 	return cmd.Start()
 }
 
-// Supervise is what the command Options.Supervisor does, given the argument that Exec adds. It returns when the last process
-// that it is there for has ended.
+// Supervise is what the command Options.Supervisor does, given the argument that Exec adds. It returns when the last
+// process that it is there for has ended, or does not return because it has become the program.
 func Supervise(argument string) error {
 	var a assignment
 	if err := json.Unmarshal([]byte(argument), &a); err != nil {
 		return fmt.Errorf("the argument of a supervisor, which fib exec gives it: %w", err)
+	}
+	if a.Stage {
+		return stage()
 	}
 	listener, report := os.NewFile(listenerFile, "seccomp listener"), os.NewFile(readyFile, "pipe")
 	defer listener.Close()

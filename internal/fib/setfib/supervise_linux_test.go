@@ -45,11 +45,14 @@ func TestIntegrationExecWithoutPrivileges(t *testing.T) {
 
 // nobodyIn runs programs in the FIBs of a box as nobody.
 func nobodyIn(t *testing.T, b *box) {
-	// The FIBs of the box have name servers, which takes the privilege to mount.
-	code, _, errs := finish(t, b.start(b.asNobody(b.execArgs("blue", "true")...)...))
-	for _, want := range []string{"fib blue: cannot run a program in it", "CAP_BPF", "CAP_NET_ADMIN", "cgroup", "CAP_SYS_ADMIN: the FIB has name servers of its own"} {
-		if code == 0 || !strings.Contains(errs, want) {
-			t.Errorf("with name servers: exit %d, %s, want %q", code, errs, want)
+	if b.do != nil {
+		nobodyWithNameServers(t, b)
+	} else { // the guest's root is that of a chroot, in which there are no new user namespaces (kernel/user_namespace.c, create_user_ns)
+		code, _, errs := finish(t, b.start(b.asNobody(b.execArgs("blue", "true")...)...))
+		for _, want := range []string{"fib blue: cannot run a program in it", "CAP_BPF", "CAP_NET_ADMIN", "write access to the cgroup", "make a user and mount namespace"} {
+			if code == 0 || !strings.Contains(errs, want) {
+				t.Errorf("with name servers: exit %d, %s, want %q", code, errs, want)
+			}
 		}
 	}
 	hostDNS := func(i int, argv ...string) []string {
@@ -98,8 +101,8 @@ func nobodyIn(t *testing.T, b *box) {
 		}
 		return l
 	}
-	if l := supervisors(); len(l) != 4 {
-		t.Errorf("supervisors %v, want one for each of four programs", l)
+	if _, ok := lab.Until(lab.Patience, func() bool { return len(supervisors()) == 4 }); !ok { // those of programs that have ended go
+		t.Errorf("supervisors %v, want one for each of four programs", supervisors())
 	}
 	// They end with the last of their processes.
 	servers[0].Kill()
@@ -118,6 +121,45 @@ func nobodyIn(t *testing.T, b *box) {
 	_, _ = p.Stdin.Write([]byte("\n"))
 	if code, out, errs := finish(t, p); code != 0 || !strings.Contains(out, "ENOSYS") {
 		t.Errorf("after the supervisor was killed: exit %d, %s%s", code, out, errs)
+	}
+}
+
+// nobodyWithNameServers runs programs as nobody in FIBs with name servers: in user namespaces.
+func nobodyWithNameServers(t *testing.T, b *box) {
+	for i := range fibNames {
+		b.clients[i].Start(b.self2(), "fib-dns", clientAddr+":53", peerAddr(i)).ExpectLine("listening")
+	}
+	for i, name := range fibNames {
+		const program = "import os, socket; print(os.getuid(), socket.gethostbyname('peer.example.com'))"
+		code, got, errs := finish(t, b.start(b.asNobody(b.execArgs(name, "/usr/bin/python3", "-c", program)...)...))
+		if want := "65534 " + peerAddr(i); code != 0 || strings.TrimSpace(got) != want {
+			t.Errorf("a name in %s: %q, want %q; exit %d, %s", name, got, want, code, errs)
+		}
+	}
+	// The same by the program that users have.
+	text, err := os.ReadFile(lab.Binary(t))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(b.shared, "midplane"), text, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for words, want := range map[string]string{"": peerAddr(0), "hostdns": "no address"} {
+		const program = "import socket\ntry: print(socket.gethostbyname('peer.example.com'))\nexcept OSError: print('no address')"
+		argv := []string{"env", "MIDPLANE_FIB_DIR=" + b.dir, "RES_OPTIONS=timeout:1 attempts:1", b.sharedAs + "/midplane", "fib", "exec", "blue"}
+		argv = append(append(argv, strings.Fields(words)...), "--", "/usr/bin/python3", "-c", program)
+		if code, got, errs := finish(t, b.start(b.asNobody(argv...)...)); code != 0 || strings.TrimSpace(got) != want {
+			t.Errorf("midplane fib exec blue %s: %q, want %q; exit %d, %s", words, got, want, code, errs)
+		}
+	}
+	if code, _, _ := finish(t, b.start(b.asNobody(b.execArgs("blue", "sh", "-c", "exit 42")...)...)); code != 42 {
+		t.Errorf("exit code %d in a user namespace, want 42", code)
+	}
+	trap := b.start(b.asNobody(b.execArgs("blue", "sh", "-c", "trap 'echo caught; exit 43' TERM; echo ready; while :; do sleep 0.1; done")...)...)
+	trap.ExpectLine("ready")
+	b.run("pkill", "-TERM", "-f", "^"+b.self+" fib-exec") // the process that waits, and nothing else
+	if code, out, _ := finish(t, trap); code != 43 || !strings.Contains(out, "caught") {
+		t.Errorf("after SIGTERM: exit %d, %q, want 43", code, out)
 	}
 }
 
@@ -185,6 +227,7 @@ func TestIntegrationExecSaysWhatIsMissing(t *testing.T) {
 	}
 	for _, c := range []struct{ which, want string }{
 		{"green", `fib "green": none of that name or number is set up here`},
+		{"blue:p0", `fib blue: port "p0": want none`},
 		{"blue", ""},
 	} {
 		code, _, errs := finish(t, b.start(b.execArgs(c.which, "true")...))
@@ -196,10 +239,26 @@ func TestIntegrationExecSaysWhatIsMissing(t *testing.T) {
 		t.Errorf("no program: exit %d, %s", code, errs)
 	}
 
+	// Where user namespaces are not allowed, name servers are in the way.
+	one := newNativeBox(t, binding.Rules, 1)
+	one.openSelf()
+	limited := []string{"unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces && exec " + strings.Join(one.execArgs("blue", "true"), " ")}
+	code, _, errs = finish(t, one.start(one.asNobody(limited...)...))
+	for _, want := range []string{"fib blue: cannot run a program in it", "write access to the cgroup", "make a user and mount namespace", "the FIB has name servers of its own"} {
+		if code != 70 || !strings.Contains(errs, want) {
+			t.Errorf("without user namespaces: exit %d, %s, want %q", code, errs, want)
+		}
+	}
+
 	several := newNativeBox(t, binding.Rules, 2)
 	several.openSelf()
 	code, _, errs = finish(t, several.start(several.asNobody(several.execArgs("blue", "true")...)...))
 	if want := "one port to run at"; code != 70 || !strings.Contains(errs, want) {
 		t.Errorf("several ports: exit %d, %s, want %q", code, errs, want)
+	}
+	at := append([]string{several.self, "fib-exec", several.dir, "blue:p1", "host-dns", "--"}, several.self, "fib-serve", "tcp4", ":8080", "at p1")
+	several.start(several.asNobody(at...)...).ExpectLine("listening")
+	if got := strings.TrimSpace(several.clients[1].Run(several.self, "fib-get", "tcp", "198.51.101.1:8080")); got != "at p1" {
+		t.Errorf("the client at p1 got %q", got)
 	}
 }

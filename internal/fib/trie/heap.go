@@ -6,10 +6,11 @@ import (
 	"midplane/internal/fib/image"
 )
 
-// Sizes of blocks, in words. Those up to smallSizes are cut from slabs of one unit, the others from slabs of four.
-var sizes = [...]uint32{4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 84, 102, 127, 170}
+// Sizes of blocks, in words. The first smallSizes are cut from slabs of one unit, which they fill, the others from slabs
+// of four.
+var sizes = [...]uint32{4, 5, 6, 7, 8, 10, 12, 14, 16, 21, 25, 31, 42, 63, 84, 102, 127, 170}
 
-const smallSizes = 7
+const smallSizes = 14
 
 // sizeClass gives the class of a number of words.
 var sizeClass = func() (c [maxAlloc + 1]uint8) {
@@ -169,7 +170,7 @@ func (h *Heap) changed() { h.inPlace = true }
 // settle ends an update. It changes the epoch if it must, or when so much was put aside that it is worth that readers see
 // a change. Small FIBs stay small.
 func (h *Heap) settle() {
-	if h.inPlace || uint64(h.aside) > min(4096, 128+h.used/16) {
+	if h.inPlace || uint64(h.aside) > min(4096, 128+h.used/32) {
 		h.Release()
 	}
 }

@@ -53,14 +53,24 @@ func prepareDir(dir string) (fresh bool, err error) {
 			return false, fmt.Errorf("mount a bpffs on %s: %w (or: mount -t bpf bpf /sys/fs/bpf, and a directory below it)", dir, err)
 		}
 	}
+	n, err := pins(dir)
+	return n == 0, err
+}
+
+// pins counts what is in a directory, without what a bpffs has by itself in its root (maps.debug, progs.debug).
+func pins(dir string) (n int, err error) {
 	l, err := os.ReadDir(dir)
-	return len(l) == 0, err
+	for _, e := range l {
+		if !strings.HasSuffix(e.Name(), ".debug") {
+			n++
+		}
+	}
+	return n, err
 }
 
 // releaseDir undoes what prepareDir did, when nothing is left in dir.
 func releaseDir(dir string) error {
-	l, err := os.ReadDir(dir)
-	if err != nil || len(l) > 0 {
+	if n, err := pins(dir); err != nil || n > 0 {
 		return err
 	}
 	ours, err := mountedByUs(dir)

@@ -35,7 +35,6 @@ type Forwarder struct {
 	watch      *watch
 	handle     *netlink.Handle
 	closed     bool
-	touched    func(NeighbourKey) // set by tests: asked the kernel to resolve or confirm
 }
 
 // Open makes a forwarder, or takes over the one that is pinned below cfg.Dir: its ports, neighbours, counters and image

@@ -200,9 +200,6 @@ func (f *Forwarder) confirm(k NeighbourKey) error {
 // cannot, such as when its table is full, the next packet asks again.
 func (f *Forwarder) ask(k NeighbourKey) {
 	_ = f.handle.NeighSet(&netlink.Neigh{LinkIndex: int(k.Device), IP: net.IP(k.Addr.AsSlice()), State: netlink.NUD_NONE, Flags: netlink.NTF_USE})
-	if f.touched != nil {
-		f.touched(k)
-	}
 }
 
 // Sync brings devices and neighbours in line with the kernel's at once. Follow does so by itself.

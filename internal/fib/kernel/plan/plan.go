@@ -40,6 +40,9 @@ func Make(fibs []FIB, r Record, k *Kernel, lenient bool) (Plan, error) {
 	for name, l := range k.Links {
 		m.where[name] = place{"", l}
 	}
+	if _, can := k.Settings[Path{"", forceDefault}]; can {
+		m.want.forceForwarding()
+	}
 	if err := m.check(lenient); err != nil {
 		return Plan{}, err
 	}
@@ -212,7 +215,22 @@ func (m *maker) set(p Path, value string) {
 	if _, ours := m.before.Links[deviceOf(p.Name)]; p.Space == "" && !known && !ours {
 		m.before.Settings[p.Name] = was
 	}
+	if p.Space == "" && p.Name == forwardAll {
+		m.rememberForwarding()
+	}
 	m.do(Op{Verb: Setting, Space: p.Space, Path: p.Name, Value: value})
+}
+
+// rememberForwarding puts on record what writing forwardAll changes besides, so that a later plan brings it back.
+func (m *maker) rememberForwarding() {
+	for p, was := range m.k.Settings {
+		d := deviceOf(p.Name)
+		_, known := m.before.Settings[p.Name]
+		_, ours := m.before.Links[d]
+		if ok := p.Space == "" && p.Name == fmt.Sprintf("net/ipv6/conf/%s/forwarding", d); ok && !known && !ours {
+			m.before.Settings[p.Name] = was
+		}
+	}
 }
 
 // deviceOf is the device that a setting is of, "" if it is of none.
@@ -545,6 +563,9 @@ func (m *maker) restore(path string) {
 	}
 	was := m.rec.Settings[path]
 	if is, ok := m.k.Settings[Path{"", path}]; ok && is != was {
+		if path == forwardAll {
+			m.rememberForwarding()
+		}
 		m.do(Op{Verb: Setting, Path: path, Value: was})
 	}
 }
