@@ -25,7 +25,6 @@ type route struct {
 	dev     string
 	weight  int
 	lookup  string
-	hasHops bool
 }
 
 // hopKeys are the key words of one way out.

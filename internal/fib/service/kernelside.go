@@ -49,7 +49,9 @@ func (s *Service) tellKernel(ctx context.Context, ops []spec.Op) error {
 		return nil
 	}
 	if slices.ContainsFunc(ops, func(o spec.Op) bool { return structural(o.Do) }) {
-		if err := s.kern.Apply(ctx, s.kernelFIBs(s.ready)); err != nil {
+		err := s.kern.Apply(ctx, s.kernelFIBs(s.ready))
+		s.applied = s.devices()
+		if err != nil {
 			return err
 		}
 		for _, op := range ops {
@@ -173,6 +175,7 @@ func (s *Service) untellKernel(ctx context.Context, ops []spec.Op) {
 	}
 	if slices.ContainsFunc(ops, func(o spec.Op) bool { return structural(o.Do) }) {
 		complain(s.kern.Apply(ctx, s.kernelFIBs(s.ready)))
+		s.applied = s.devices()
 		s.retry()
 		complain(s.setForward())
 	}
@@ -206,6 +209,19 @@ func (s *Service) ready(id fib.ID, p spec.Port) bool {
 	return ok
 }
 
+// devices are the indexes of the ports' devices, of those that are there.
+func (s *Service) devices() map[string]uint32 {
+	m := map[string]uint32{}
+	for key, p := range s.ports {
+		if i, ok := s.links.Index(p.fib, key); ok {
+			m[key] = i
+		} else if s.ready(p.fib, p.Port) {
+			m[key] = 0
+		}
+	}
+	return m
+}
+
 // restoreKernel makes the kernel have what is wanted, after a start. What does not go is in the log: the tables are there
 // all the same.
 func (s *Service) restoreKernel(ctx context.Context) {
@@ -219,10 +235,12 @@ func (s *Service) restoreKernel(ctx context.Context) {
 		}
 	}
 	complain("FIBs and ports", s.kern.Restore(ctx, s.kernelFIBs(s.ready)))
+	s.applied = s.devices()
 	s.retry()
 	complain("forwarder", s.setForward())
 	for k, n := range s.neighs {
-		if f := s.fibs[k.fib]; f != nil && f.Backend != spec.None {
+		f, p := s.fibs[k.fib], s.ports[k.dev]
+		if f != nil && p != nil && f.Backend != spec.None && s.ready(k.fib, p.Port) {
 			complain("neigh "+k.dst.String(), s.kern.SetNeigh(k.fib, n.v, false))
 		}
 	}

@@ -1,7 +1,9 @@
 package service
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"midplane/fib"
@@ -311,7 +313,13 @@ func (s *Service) LinksChanged() {
 	if s.closed {
 		return
 	}
+	if s.kern != nil && !maps.Equal(s.devices(), s.applied) { // a port's device came, or went
+		s.restoreKernel(context.Background())
+	}
 	s.retry()
+	for _, f := range s.fibs {
+		s.refill(f)
+	}
 	if err := s.setForward(); err != nil {
 		s.log.Error("forwarder", "err", err)
 	}

@@ -120,12 +120,13 @@ type Service struct {
 	neighs    map[neighKey]*item[spec.Neigh]
 	running   map[string]*feedState
 	statics   int
-	forwarded []ForwardPort // what the forwarder was told
-	tables    uint64        // number of the last file of a table
-	later     []func()      // for the end of the change that is under way
-	leaving   []*fibState   // FIBs that the change under way removes
-	byTable   sync.Map      // uint32: *fibState; for feeds, which must not wait for a change that waits for them
-	loading   bool          // the journal or the configuration is being read: what cannot be realised yet is kept
+	applied   map[string]uint32 // indexes of the ports' devices when the kernel side was told of them
+	forwarded []ForwardPort     // what the forwarder was told
+	tables    uint64            // number of the last file of a table
+	later     []func()          // for the end of the change that is under way
+	leaving   []*fibState       // FIBs that the change under way removes
+	byTable   sync.Map          // uint32: *fibState; for feeds, which must not wait for a change that waits for them
+	loading   bool              // the journal or the configuration is being read: what cannot be realised yet is kept
 	closed    bool
 
 	ways   ways
@@ -149,6 +150,7 @@ type fibState struct {
 	shadow map[netip.Prefix]fib.NextHopID // of the source, hidden by static ones; held
 	source *Source                        // who else writes, nil nobody
 	load   *item[spec.Load]               // the file that was loaded, if that is the source
+	via    map[string]uint32              // the devices of the loaded file, as they were when it was read; 0: not there
 	gone   bool
 	stale  bool // it has routes of before the start
 
@@ -195,11 +197,13 @@ type feedState struct {
 	config bool
 	run    Feed
 	err    error // it did not start
+
+	missed misses
 }
 
 type counts struct {
-	changes, refused, batches, snapshots, damaged, pendingHops atomic.Uint64
-	kernelErrs, feedErrs                                       atomic.Uint64
+	changes, refused, snapshots atomic.Uint64
+	kernelErrs, feedErrs        atomic.Uint64
 }
 
 // Open makes the Service: it reads the state directory, realises it and what the configuration says, and starts the feeds.
