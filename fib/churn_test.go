@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	updates = flag.Int("fib.updates", 200_000, "TestChurn: how many updates; 5000000 is what the documentation tells of")
+	updates = flag.Int("fib.updates", 200_000/scale, "TestChurn: how many updates; 5000000 is what the documentation tells of")
 	every   = flag.Int("fib.every", everyNth, "TestChurn: take each n-th prefix of the full table; 1: all")
 )
 
@@ -331,7 +331,7 @@ func TestChurn(t *testing.T) {
 	for _, i := range r.Perm(len(universe)) {
 		w.put(universe[i], fibtest.Hop(r))
 	}
-	w.same("before", r, universe, 100_000)
+	w.same("before", r, universe, 100_000/scale)
 
 	// The hot ones: the short prefixes that cover half of all, and two stretches of those below them.
 	var hot []netip.Prefix
@@ -360,7 +360,7 @@ func TestChurn(t *testing.T) {
 			}
 		}
 		wg.Go(func() {
-			for !stop.Load() {
+			for ; !stop.Load(); runtime.Gosched() { // the writer is to come on, too
 				for range 1000 {
 					p := &probes[r.IntN(len(probes))]
 					if r.IntN(2) == 0 {
@@ -413,7 +413,7 @@ func TestChurn(t *testing.T) {
 	if exact.Load() == 0 || unknown.Load() > lookups.Load()/10 || exact.Load()+unknown.Load() == lookups.Load() {
 		t.Error("too few lookups were judged, or none met a change")
 	}
-	w.same("after", r, universe, 100_000)
+	w.same("after", r, universe, 100_000/scale)
 	w.uses()
 }
 

@@ -147,8 +147,9 @@ func plain(v any) any {
 			if flags, ok := m["flags"].([]any); ok {
 				m["flags"] = slices.DeleteFunc(flags, func(f any) bool { return f == "LOWER_UP" || f == "NO-CARRIER" || f == "linkdown" || f == "M-DOWN" })
 			}
-			// Addresses of the IPv6 link come when the carrier does and duplicate address detection is over.
-			if dst, _ := m["dst"].(string); strings.HasPrefix(dst, "fe80:") {
+			// Addresses of the IPv6 link and the route for multicast come when the carrier does and duplicate address
+			// detection is over.
+			if dst, _ := m["dst"].(string); strings.HasPrefix(dst, "fe80:") || dst == "ff00::/8" && m["protocol"] == "kernel" {
 				continue
 			}
 			infos := slices.DeleteFunc(list(m["addr_info"]), func(a any) bool {

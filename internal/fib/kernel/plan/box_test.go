@@ -54,6 +54,9 @@ func (b *box) addSettings(space, d string) {
 	}
 	b.Settings[Path{space, "net/ipv6/conf/" + d + "/use_oif_addrs_only"}] = "0"
 	b.Settings[Path{space, "net/ipv6/conf/" + d + "/accept_ra"}] = "1"
+	if _, can := b.Settings[Path{"", forceDefault}]; can {
+		b.Settings[Path{space, "net/ipv6/conf/" + d + "/force_forwarding"}] = "0"
+	}
 }
 
 func (b *box) delSettings(space, d string) {

@@ -40,6 +40,9 @@ func Make(fibs []FIB, r Record, k *Kernel, lenient bool) (Plan, error) {
 	for name, l := range k.Links {
 		m.where[name] = place{"", l}
 	}
+	if _, can := k.Settings[Path{"", forceDefault}]; can {
+		m.want.forceForwarding()
+	}
 	if err := m.check(lenient); err != nil {
 		return Plan{}, err
 	}

@@ -169,6 +169,9 @@ var devices = []string{"eth0", "eth1", "eth2", "eth3"}
 // drawHost makes a box as somebody may have left it.
 func drawHost(t *rapid.T) *host {
 	h := &host{box: newBox()}
+	if rapid.Bool().Draw(t, "force_forwarding") {
+		h.Settings[Path{"", forceDefault}] = "0"
+	}
 	for _, d := range devices {
 		h.Links[d] = Link{Kind: "veth", Clsact: rapid.Bool().Draw(t, "clsact")}
 		h.addSettings("", d)
@@ -252,6 +255,15 @@ func (h *host) check(t fatal, fibs []FIB) {
 				if !h.Routes[Route{Table: f.ID, Prefix: netip.MustParsePrefix(p), Type: typeUnreachable, Metric: MetricUnreachable}] {
 					t.Fatalf("table %d has no end", f.ID)
 				}
+			}
+		}
+		_, can := h.Settings[Path{"", forceDefault}]
+		if f.Forward && f.Backend != Netns && !can && h.Settings[Path{"", forwardAll}] != "1" {
+			t.Fatalf("FIB %d does not forward", f.ID)
+		}
+		for _, p := range f.Ports {
+			if f.Forward && f.Backend != Netns && can && h.Settings[Path{"", "net/ipv6/conf/" + p.Title() + "/force_forwarding"}] != "1" {
+				t.Fatalf("FIB %d does not forward on %s", f.ID, p.Title())
 			}
 		}
 		if f.Backend == VRF {

@@ -217,7 +217,22 @@ func noIPv6(device string) Path { return Path{"", "net/ipv6/conf/" + device + "/
 const (
 	forwardAll  = "net/ipv6/conf/all/forwarding"
 	forwardEach = "net/ipv6/conf/*/forwarding"
+	// forceDefault is there if a device can forward without the others (Linux 6.17).
+	forceDefault = "net/ipv6/conf/default/force_forwarding"
 )
+
+// forceForwarding lets only the ports of FIBs that forward do so for IPv6, where the kernel can.
+func (w *wanted) forceForwarding() {
+	delete(w.settings, Path{"", forwardAll})
+	for d, t := range w.targets {
+		if !t.fib.Forward || t.space != "" {
+			continue
+		}
+		force := fmt.Sprintf("net/ipv6/conf/%s/force_forwarding", d)
+		t.settings[force] = "1"
+		w.ofDevices[force] = true
+	}
+}
 
 // Needs is what has to be observed for a Plan.
 type Needs struct {
@@ -264,6 +279,12 @@ func Need(fibs []FIB, r Record) Needs {
 	}
 	n := Needs{Devices: sortedKeys(devices), Spaces: sortedKeys(spaces)}
 	if paths[Path{"", forwardAll}] {
+		paths[Path{"", forceDefault}] = true
+		for d, t := range w.targets {
+			if t.fib.Forward && t.space == "" {
+				paths[Path{"", fmt.Sprintf("net/ipv6/conf/%s/force_forwarding", d)}] = true
+			}
+		}
 		n.Patterns = []string{forwardEach}
 	}
 	for p := range paths {
