@@ -12,7 +12,7 @@ import (
 )
 
 // A port's device goes, and another of its name comes: routes, neighbours, rules and the kernel's table follow, and the
-// routes of a loaded file, which the kernel is told too, lead out of the new one.
+// routes of a loaded file, which the kernel is told too, lead out of the new one. So it is when others change what is ours.
 func TestIntegrationDeviceGoesAndComes(t *testing.T) {
 	b := newBox(t, "--fib-backend", "rules")
 	b.start()
@@ -82,5 +82,21 @@ func TestIntegrationDeviceGoesAndComes(t *testing.T) {
 			b.start()
 			b.ready()
 		}
+	}
+	for _, harm := range [][]string{{"link", "set", "p0", "down"}, {"rule", "del", "iif", "p0"}, {"neigh", "del", "192.0.2.1", "dev", "p0"}, {"route", "del", "10.0.0.0/8", "table", "10"}} {
+		if _, ok := lab.Until(20*time.Second, func() bool { return shown() == len(of) }); !ok {
+			t.Fatalf("before %v: ip shows %d of %d; log:\n%s", harm, shown(), len(of), b.proc.Stderr.String())
+		}
+		b.ns.IP(harm...)
+		if shown() == len(of) && harm[0] != "rule" {
+			t.Errorf("%v did no harm: the test shows nothing", harm)
+		}
+		// Neighbours and routes are looked after when devices, addresses or rules change.
+		b.ns.IP("link", "set", "q0", "down")
+		b.ns.IP("link", "set", "p0", "up")
+		b.ns.IP("link", "set", "q0", "up")
+	}
+	if _, ok := lab.Until(20*time.Second, func() bool { return shown() == len(of) }); !ok {
+		t.Fatalf("in the end: ip shows %d of %d; log:\n%s", shown(), len(of), b.proc.Stderr.String())
 	}
 }

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 
 	"midplane/fib"
@@ -306,16 +305,15 @@ func (s *Service) moved(f *fibState, p netip.Prefix, to way) bool {
 	return false
 }
 
-// LinksChanged tells that devices came, went or have other names or indexes.
+// LinksChanged tells that devices came, went, or have other names, indexes or addresses, or that somebody changed what the
+// kernel side made. It brings all in line again.
 func (s *Service) LinksChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	if s.kern != nil && !maps.Equal(s.devices(), s.applied) { // a port's device came, or went
-		s.restoreKernel(context.Background())
-	}
+	s.restoreKernel(context.Background())
 	s.retry()
 	for _, f := range s.fibs {
 		s.refill(f)

@@ -120,13 +120,12 @@ type Service struct {
 	neighs    map[neighKey]*item[spec.Neigh]
 	running   map[string]*feedState
 	statics   int
-	applied   map[string]uint32 // indexes of the ports' devices when the kernel side was told of them
-	forwarded []ForwardPort     // what the forwarder was told
-	tables    uint64            // number of the last file of a table
-	later     []func()          // for the end of the change that is under way
-	leaving   []*fibState       // FIBs that the change under way removes
-	byTable   sync.Map          // uint32: *fibState; for feeds, which must not wait for a change that waits for them
-	loading   bool              // the journal or the configuration is being read: what cannot be realised yet is kept
+	forwarded []ForwardPort // what the forwarder was told
+	tables    uint64        // number of the last file of a table
+	later     []func()      // for the end of the change that is under way
+	leaving   []*fibState   // FIBs that the change under way removes
+	byTable   sync.Map      // uint32: *fibState; for feeds, which must not wait for a change that waits for them
+	loading   bool          // the journal or the configuration is being read: what cannot be realised yet is kept
 	closed    bool
 
 	ways   ways
