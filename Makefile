@@ -27,6 +27,7 @@ run: build ## a cluster of three nodes to look at and play with
 
 test: ## all tests that this machine allows (the lab's: as root)
 	$(GO) test -timeout 30m $$($(GO) list ./... | grep -v $(LAB))
+	$(GO) test -short -tags midplane_safe ./fib ./internal/fib/image ./internal/fib/trie
 	$(GO) test -p 1 -timeout 30m $$($(GO) list ./... | grep $(LAB))
 
 race: ## tests under the race detector, without the lab (needs a C compiler)

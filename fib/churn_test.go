@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	updates = flag.Int("fib.updates", 200_000, "TestChurn: how many updates; 5000000 is what the documentation tells of")
+	updates = flag.Int("fib.updates", 200_000/scale, "TestChurn: how many updates; 5000000 is what the documentation tells of")
 	every   = flag.Int("fib.every", everyNth, "TestChurn: take each n-th prefix of the full table; 1: all")
 )
 
@@ -273,10 +273,10 @@ func (w *watched) probes(r *rand.Rand, universe []netip.Prefix, index map[netip.
 
 // check looks one address up and says whether the answer is one that it had in the meantime. exact says that there was
 // only one such answer, known that there was a bound at all.
-func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (err error, exact, known bool) {
+func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (exact, known bool, err error) {
 	var before [64]uint64
 	if len(p.chain) > len(before) {
-		return fmt.Errorf("%d prefixes contain %v", len(p.chain), p.addr), false, false
+		return false, false, fmt.Errorf("%d prefixes contain %v", len(p.chain), p.addr)
 	}
 	for i, c := range p.chain {
 		before[i] = w.state[c].Load()
@@ -287,7 +287,7 @@ func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (err error, ex
 	for i, c := range p.chain {
 		values, k, known := could(before[i], w.state[c].Load())
 		if !known {
-			return nil, false, false
+			return false, false, nil
 		}
 		absent := false
 		for _, v := range values[:k] {
@@ -309,9 +309,9 @@ func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (err error, ex
 		n = 1
 	}
 	if !slices.Contains(can[:n], got) {
-		return fmt.Errorf("lookup %v: %d, but while it was under way there were only %v", p.addr, got, can[:n]), false, true
+		return false, true, fmt.Errorf("lookup %v: %d, but while it was under way there were only %v", p.addr, got, can[:n])
 	}
-	return nil, n == 1, true
+	return n == 1, true, nil
 }
 
 // hotPrefixes is how many prefixes side by side get a good part of the updates and of the lookups, so that they meet.
@@ -331,7 +331,7 @@ func TestChurn(t *testing.T) {
 	for _, i := range r.Perm(len(universe)) {
 		w.put(universe[i], fibtest.Hop(r))
 	}
-	w.same("before", r, universe, 100_000)
+	w.same("before", r, universe, 100_000/scale)
 
 	// The hot ones: the short prefixes that cover half of all, and two stretches of those below them.
 	var hot []netip.Prefix
@@ -360,13 +360,13 @@ func TestChurn(t *testing.T) {
 			}
 		}
 		wg.Go(func() {
-			for !stop.Load() {
+			for ; !stop.Load(); runtime.Gosched() { // the writer is to come on, too
 				for range 1000 {
 					p := &probes[r.IntN(len(probes))]
 					if r.IntN(2) == 0 {
 						p = &probes[len(probes)-1-r.IntN(500)]
 					}
-					err, only, known := w.states.check(p, lookup)
+					only, known, err := w.states.check(p, lookup)
 					if err != nil {
 						t.Error(err)
 						return
@@ -413,7 +413,7 @@ func TestChurn(t *testing.T) {
 	if exact.Load() == 0 || unknown.Load() > lookups.Load()/10 || exact.Load()+unknown.Load() == lookups.Load() {
 		t.Error("too few lookups were judged, or none met a change")
 	}
-	w.same("after", r, universe, 100_000)
+	w.same("after", r, universe, 100_000/scale)
 	w.uses()
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -307,7 +308,7 @@ func TestSwapUnderReaders(t *testing.T) {
 	for n := range 2 {
 		r := fibtest.Rand(uint64(n))
 		wg.Go(func() {
-			for !stop.Load() {
+			for ; !stop.Load(); runtime.Gosched() {
 				p := &probes[r.IntN(len(probes))]
 				before := step.Load()
 				nh, _ := w.table.Lookup(p.addr)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -205,7 +206,13 @@ func addressOf(a net.Addr) (ip netip.Addr, zone string) {
 		ip, _ = netip.AddrFromSlice(a.IP)
 		ip = ip.WithZone(a.Zone)
 	}
-	return ip.Unmap().WithZone(""), ip.Zone()
+	zone = ip.Zone()
+	if n, err := strconv.Atoi(zone); err == nil { // a zone may be the device's number
+		if i, err := net.InterfaceByIndex(n); err == nil {
+			zone = i.Name
+		}
+	}
+	return ip.Unmap().WithZone(""), zone
 }
 
 func (c *PortPacketConn) error(op string, err error) error {

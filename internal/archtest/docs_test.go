@@ -39,6 +39,7 @@ var commands = []documented{
 	{line: "midplane node --bearer eth,device=eth0", node: true, by: []string{"interop.TestIntegrationTool"}},
 	{line: "midplane node --config /etc/midplane/node.toml", node: true, by: []string{"interop.TestIntegrationDaemonEnds"}},
 	{line: "midplane node --config /etc/midplane/node.toml --check", node: true},
+	{line: "midplane node --fib", node: true, by: []string{"cli_test.TestScripts", "daemon_test.TestIntegrationFIBsSurviveKills"}},
 	{line: `ln -s "$(command -v midplane)" tipc`, run: true, ends: true},
 	{line: "./tipc link list", run: true, ends: true, out: "broadcast-link: up"},
 	{line: "midplane tipc pipe 4711:7", run: true, ends: true, stdin: "hello\n", against: "midplane tipc pipe --listen 4711:7"},
@@ -49,6 +50,17 @@ var commands = []documented{
 	{line: "midplane tipc subscribe 4711:0:99", run: true, out: "published 4711:", against: "midplane tipc pipe --listen 4711:7"},
 	{line: "midplane tipc subscribe 0", run: true, out: "published 0:"},
 	{line: "midplane tipc subscribe 2", run: true, out: "published 2:"},
+	{line: "midplane fib add blue id 10", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane fib port add eth1 fib blue addr 192.0.2.1/24", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
+	{line: "midplane fib route add default via 192.0.2.254 dev eth1 fib blue", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
+	{line: "midplane fib route show fib blue", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane fib route get 198.51.100.7 fib blue", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
+	{line: "midplane fib exec blue -- curl http://198.51.100.7/", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
+	{line: "midplane fib load rib.20261125.bz2 fib blue dev eth1 replace", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
+	{line: "midplane fib feed add frr kind fpm", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
+	{line: "midplane fib diff fib blue table 10", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
+	{line: "midplane fib stats", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane fib bench routes 10000 changes 1000", run: true, ends: true, out: "10000    lookup"},
 }
 
 // Where a user reads.

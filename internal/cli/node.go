@@ -16,7 +16,7 @@ func newNode(e *env) *cobra.Command {
 		netid                                   uint32
 		bearers                                 []string
 		check, fibs                             bool
-		fibState, fibBackend                    string
+		fibState, fibBackend, fibForward        string
 	)
 	c := &cobra.Command{
 		Use:   "node",
@@ -69,7 +69,7 @@ Flags override the configuration file; bearers of both are enabled.`,
 				}
 				cfg.Bearers = append(cfg.Bearers, b)
 			}
-			if fibs || set("fib-state") || set("fib-backend") {
+			if fibs || set("fib-state") || set("fib-backend") || set("fib-forward") {
 				cfg.FIB.Enabled = true
 			}
 			if set("fib-state") {
@@ -77,6 +77,9 @@ Flags override the configuration file; bearers of both are enabled.`,
 			}
 			if set("fib-backend") {
 				cfg.FIB.Backend = fibBackend
+			}
+			if set("fib-forward") {
+				cfg.FIB.Forward = fibForward
 			}
 			if err := cfg.Validate(); err != nil {
 				return usageError{err}
@@ -113,6 +116,7 @@ Flags override the configuration file; bearers of both are enabled.`,
 	f.BoolVar(&fibs, "fib", false, "have FIBs, as with a table [fib] in the configuration file: see midplane fib")
 	f.StringVar(&fibState, "fib-state", "", "directory that keeps FIBs; /var/lib/midplane/fib for root, else ~/.local/state/midplane/fib")
 	f.StringVar(&fibBackend, "fib-backend", "", "how the kernel keeps FIBs apart that do not say it: auto (root), vrf, rules, netns or none")
+	f.StringVar(&fibForward, "fib-forward", "none", "who forwards packets between ports of FIBs: xdp, or none but the kernel")
 	f.BoolVar(&check, "check", false, "check the configuration and end")
 	return c
 }

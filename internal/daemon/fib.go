@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 
 	"midplane/fib"
 	"midplane/internal/api/fibapi"
@@ -25,13 +26,19 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 			return nil, err
 		}
 	}
-	c := &fibControl{log: log}
+	links := newFIBLinks()
+	c := &fibControl{log: log, links: links}
 	var err error
-	if c.set, err = fib.New(nil); err != nil {
+	if cfg.Forward == "xdp" {
+		if c.forward, err = openForwarder(cfg, log); err != nil {
+			return nil, err
+		}
+		c.set = c.forward.set
+	} else if c.set, err = fib.New(&fib.Config{Size: uint64(cfg.ImageSize)}); err != nil {
 		return nil, err
 	}
-	links := newFIBLinks()
 	o := fibs.Options{Set: c.set, Dir: cfg.State, NoSync: cfg.NoSync, Links: links, Log: log, Config: cfg.Ops, Backend: cfg.Backend}
+	o.Feeds = &feeder{set: c.set, log: log}
 	if o.Backend == "auto" {
 		o.Backend = ""
 	}
@@ -44,12 +51,26 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 		}
 		o.Kernel = c.kernel
 	}
+	if c.forward != nil {
+		o.Forward = c.forward
+	}
 	if c.Service, err = fibs.Open(ctx, o); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	if c.forward != nil {
+		c.forward.follow(log)
+	}
 	watch, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
-	if err := watchDevices(watch, func() { links.forget(); c.LinksChanged() }); err != nil {
+	changed := func() { links.forget(); c.LinksChanged() }
+	if c.kernel != nil {
+		c.wg.Go(func() {
+			if err := c.kernel.k.WatchDevices(watch, changed); watch.Err() == nil {
+				log.Error("devices are not watched any more", "err", err)
+			}
+		})
+		c.wg.Go(func() { c.kernel.refresh(watch) })
+	} else if err := watchDevices(watch, changed); err != nil {
 		return nil, errors.Join(fmt.Errorf("watching devices: %w", err), c.Close())
 	}
 	return c, nil
@@ -67,6 +88,7 @@ func (c *fibControl) Close() error {
 	var errs []error
 	if c.cancel != nil {
 		c.cancel()
+		c.wg.Wait()
 	}
 	if c.Service != nil {
 		errs = append(errs, c.Service.Close())
@@ -75,16 +97,22 @@ func (c *fibControl) Close() error {
 		errs = append(errs, c.kernel.k.Close())
 	}
 	errs = append(errs, c.set.Close())
+	if c.forward != nil {
+		errs = append(errs, c.forward.Close())
+	}
 	return errors.Join(errs...)
 }
 
 // fibControl is the fibapi.Control of FIBs in this process.
 type fibControl struct {
 	*fibs.Service
-	set    *fib.Set
-	kernel *kernelSide // nil: none
-	cancel context.CancelFunc
-	log    *slog.Logger
+	set     *fib.Set
+	kernel  *kernelSide // nil: none
+	forward *forwarder  // nil: none
+	links   *fibLinks
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	log     *slog.Logger
 }
 
 var _ fibapi.Control = (*fibControl)(nil)
@@ -118,7 +146,3 @@ func (c *fibControl) Load(ctx context.Context, q fibapi.LoadQuery, next func() (
 }
 
 func (c *fibControl) Stats(context.Context) (spec.Stats, error) { return c.Service.Stats(), nil }
-
-func (c *fibControl) Diff(context.Context, fibapi.DiffQuery, func(spec.DiffLine) bool) error {
-	return failf("unsupported", "diff: not yet")
-}

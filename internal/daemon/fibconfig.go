@@ -17,13 +17,23 @@ type FIBConfig struct {
 	Run     string // directory of the record of the kernel side; "": that which midplane fib exec reads
 	NoSync  bool   // do not wait for the disk
 	Backend string // of FIBs that do not say one: "auto", "vrf", "rules", "netns" or "none"; "": auto for root, else none
-	Ops     []spec.Op
+	Forward string // "xdp": packets are forwarded by XDP; "" or "none": by the kernel
+	Mode    string // of XDP: "native", "generic" or "auto", which is ""
+	BPF     string // where the forwarder is pinned; "": DefaultBPF
+	// ImageSize is the memory of the tables, octets: a power of two from 64 KiB to 512 MiB with XDP. 0: 64 MiB with XDP,
+	// else fib.DefaultSize. It is taken as it is needed.
+	ImageSize int
+	Ops       []spec.Op
 }
 
 // fibFile is the table [fib] of the configuration file. Its keys are the key words of midplane fib.
 type fibFile struct {
 	State   string        `toml:"state"`
 	Run     string        `toml:"run"`
+	Forward string        `toml:"forward"`
+	Mode    string        `toml:"mode"`
+	BPF     string        `toml:"bpf"`
+	Size    int64         `toml:"size"`
 	Sync    *bool         `toml:"sync"`
 	Backend string        `toml:"backend"`
 	Table   []fibTable    `toml:"table"`
@@ -141,7 +151,7 @@ func (r *reader) hop(via, dev string, weight int64) spec.Hop {
 
 // config turns the file's table into operations, in an order in which each has what it needs.
 func (f *fibFile) config() (FIBConfig, error) {
-	c := FIBConfig{Enabled: true, State: f.State, Run: f.Run, NoSync: f.Sync != nil && !*f.Sync, Backend: f.Backend}
+	c := FIBConfig{Enabled: true, State: f.State, Run: f.Run, NoSync: f.Sync != nil && !*f.Sync, Backend: f.Backend, Forward: f.Forward, Mode: f.Mode, BPF: f.BPF, ImageSize: int(f.Size)}
 	add := func(kind string, i int, op spec.Op, r *reader) error {
 		err := r.err
 		if err == nil {
@@ -223,6 +233,18 @@ func (f *fibFile) config() (FIBConfig, error) {
 }
 
 func (c FIBConfig) validate() error {
+	if c.Forward != "" && c.Forward != "none" && c.Forward != "xdp" {
+		return &fib.FieldError{Field: "fib.forward", Value: c.Forward, Want: "xdp or none"}
+	}
+	if m := c.Mode; m != "" && m != "auto" && m != "native" && m != "generic" {
+		return &fib.FieldError{Field: "fib.mode", Value: m, Want: "auto, native or generic"}
+	}
+	if c.Forward == "xdp" && c.Backend == spec.None {
+		return &fib.FieldError{Field: "fib.forward", Value: c.Forward, Want: "a back end other than none with it: packets that XDP cannot forward go to the kernel"}
+	}
+	if c.ImageSize < 0 || c.ImageSize > 1<<40 {
+		return &fib.FieldError{Field: "fib.size", Value: fmt.Sprint(c.ImageSize), Want: "octets"}
+	}
 	switch c.Backend {
 	case "", "auto", spec.VRF, spec.Rules, spec.Netns, spec.None:
 		return nil

@@ -23,13 +23,16 @@ type device struct {
 	name  string
 	index uint32
 	addrs []netip.Prefix
+
+	link uint32 // of a VLAN: the device that carries it
+	tag  uint16
 }
 
 type devices struct {
 	read  time.Time
 	index map[string]uint32
 	name  map[uint32]string
-	addrs map[string][]netip.Prefix
+	all   map[uint32]device
 }
 
 // linksAge is how long a list is believed when a name is not in it: a burst of questions is one listing.
@@ -63,10 +66,10 @@ func (l *fibLinks) of(id fib.ID, has func(*devices) bool) *devices {
 	if d != nil && (has(d) || time.Since(d.read) < linksAge) {
 		return d
 	}
-	d = &devices{read: time.Now(), index: map[string]uint32{}, name: map[uint32]string{}, addrs: map[string][]netip.Prefix{}}
+	d = &devices{read: time.Now(), index: map[string]uint32{}, name: map[uint32]string{}, all: map[uint32]device{}}
 	all, _ := l.list(space) // a namespace that cannot be looked into has no devices, for now
 	for _, dev := range all {
-		d.index[dev.name], d.name[dev.index], d.addrs[dev.name] = dev.index, dev.name, dev.addrs
+		d.index[dev.name], d.name[dev.index], d.all[dev.index] = dev.index, dev.name, dev
 	}
 	l.known[space] = d
 	return d
@@ -94,5 +97,20 @@ func (l *fibLinks) Addrs(id fib.ID, device string) []netip.Prefix {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d := l.of(id, func(d *devices) bool { return d.index[device] != 0 })
-	return d.addrs[device]
+	return d.all[d.index[device]].addrs
+}
+
+// Tags implements service.Links.
+func (l *fibLinks) Tags(id fib.ID, device string) (link uint32, outer, inner uint16) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.of(id, func(d *devices) bool { return d.index[device] != 0 })
+	dev := d.all[d.index[device]]
+	if dev.link == 0 {
+		return 0, 0, 0
+	}
+	if below := d.all[dev.link]; below.link != 0 {
+		return below.link, below.tag, dev.tag
+	}
+	return dev.link, dev.tag, 0
 }

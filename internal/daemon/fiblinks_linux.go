@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	fibs "midplane/internal/fib/service"
 )
 
 // listDevices lists the devices of a network namespace, by its file; "" is that of this process.
@@ -34,6 +36,12 @@ func listDevices(space string) ([]device, error) {
 	at := make(map[int]int, len(links))
 	for i, link := range links {
 		l[i] = device{name: link.Attrs().Name, index: uint32(link.Attrs().Index)}
+		if v, ok := link.(*netlink.Vlan); ok {
+			l[i].link, l[i].tag = uint32(v.ParentIndex), uint16(v.VlanId)
+			if v.VlanProtocol == netlink.VLAN_PROTOCOL_8021AD {
+				l[i].tag |= fibs.TagAD
+			}
+		}
 		at[link.Attrs().Index] = i
 	}
 	for _, a := range addrs {

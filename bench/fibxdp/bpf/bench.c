@@ -157,19 +157,23 @@ SEC("xdp") int base6(struct xdp_md *ctx)
 
 SEC("xdp") int lookup_ours4(struct xdp_md *ctx)
 {
-	if (!next4(ctx))
+	const __u8 *base = image_base();
+
+	if (!base || !next4(ctx))
 		return XDP_ABORTED;
 	PACKET(42);
-	hits += walk4(fib_desc, bpf_ntohl(*(__u32 *)(data + 30))) != 0;
+	hits += walk4(base, fib_desc, bpf_ntohl(*(__u32 *)(data + 30))) != 0;
 	return XDP_DROP;
 }
 
 SEC("xdp") int lookup_ours6(struct xdp_md *ctx)
 {
-	if (!next6(ctx))
+	const __u8 *base = image_base();
+
+	if (!base || !next6(ctx))
 		return XDP_ABORTED;
 	PACKET(62);
-	hits += walk6(fib_desc, bpf_be64_to_cpu(*(__u64 *)(data + 38)), bpf_be64_to_cpu(*(__u64 *)(data + 46))) != 0;
+	hits += walk6(base, fib_desc, bpf_be64_to_cpu(*(__u64 *)(data + 38)), bpf_be64_to_cpu(*(__u64 *)(data + 46))) != 0;
 	return XDP_DROP;
 }
 

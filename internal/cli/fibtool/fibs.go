@@ -1,7 +1,9 @@
 package fibtool
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"midplane/fib"
@@ -169,6 +171,14 @@ func (c *call) jsonFIB(f spec.FIBInfo) {
 		w.Field("config", true)
 	}
 	w.Field("generation", f.Generation)
+	if len(f.Packets) > 0 {
+		w.Name("packets")
+		w.BeginObject()
+		for _, k := range slices.Sorted(maps.Keys(f.Packets)) {
+			w.Field(k, f.Packets[k])
+		}
+		w.EndObject()
+	}
 	w.EndObject()
 	c.spill()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -28,6 +29,9 @@ func stats(c *call) error {
 		}
 		for _, f := range st.PerFIB {
 			c.printFIB(f)
+			for _, k := range slices.Sorted(maps.Keys(f.Packets)) {
+				c.printf("    %s %d\n", k, f.Packets[k])
+			}
 		}
 		return nil
 	}
@@ -68,6 +72,9 @@ func diff(c *call) error {
 			return "", c.usagef("side %q: want fib, table, feed or file", w)
 		}
 		v, err := c.word("a value for " + k.name)
+		if err == nil && k.name == "file" {
+			v, err = filepath.Abs(v) // the daemon reads it
+		}
 		return k.name + " " + v, err
 	}
 	var q fibapi.DiffQuery

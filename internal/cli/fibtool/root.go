@@ -33,7 +33,7 @@ var root = &command{sub: []*command{
 		{name: "del", alias: []string{"delete"}, args: "DEV", short: "take it out again", run: portDel},
 		{name: "show", alias: []string{"list", "ls"}, args: "[DEV] [fib FIB]", short: "ports", run: portShow},
 	}},
-	{name: "load", args: "FILE fib FIB [replace] [via ADDRESS] [dev DEV] [format FORMAT]", short: "fill a FIB from a file", long: loadHelp, run: load},
+	{name: "load", args: "FILE fib FIB [replace] [via ADDRESS] [dev DEV] [override] [peer ADDRESS] [quiet]", short: "fill a FIB from a file", long: loadHelp, run: load},
 	{name: "unload", args: "FIB", short: "take out what was loaded", run: unload},
 	{name: "feed", short: "sources of routes", def: "show", sub: []*command{
 		{name: "add", args: feedArgs, short: "start one", run: feedAdd},

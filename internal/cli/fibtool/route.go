@@ -17,15 +17,14 @@ var absent = []string{"metric", "preference", "src", "mtu", "tos", "dsfield", "r
 // route is a route as it is read.
 type route struct {
 	spec.Route
-	fib     string
-	prefix  string
-	scope   string
-	onlink  bool
-	via     netip.Addr
-	dev     string
-	weight  int
-	lookup  string
-	hasHops bool
+	fib    string
+	prefix string
+	scope  string
+	onlink bool
+	via    netip.Addr
+	dev    string
+	weight int
+	lookup string
 }
 
 // hopKeys are the key words of one way out.
@@ -278,12 +277,12 @@ func routeShow(c *call) error {
 	table := q.FIB == ""
 	return c.list(func() error {
 		return node.Routes(c.ctx, q, func(r spec.RouteInfo) bool {
-			c.printRoute(r, table)
+			c.printRoute(chosen(q, r), table)
 			return c.ctx.Err() == nil
 		})
 	}, func() error {
 		return node.Routes(c.ctx, q, func(r spec.RouteInfo) bool {
-			c.jsonRoute(r, table)
+			c.jsonRoute(chosen(q, r), table)
 			return c.ctx.Err() == nil
 		})
 	})

@@ -30,6 +30,17 @@ func title(name string, id string) string {
 	return id
 }
 
+// chosen leaves out what all routes of a query have, as ip(8) does.
+func chosen(q spec.RouteQuery, r spec.RouteInfo) spec.RouteInfo {
+	if q.Proto != "" {
+		r.Proto = ""
+	}
+	if len(r.Hops) == 1 && !r.Multi && q.Dev != "" {
+		r.Hops[0].Dev = ""
+	}
+	return r
+}
+
 // printRoute prints a route in the order of print_route in iproute2's ip/iproute.c.
 func (c *call) printRoute(r spec.RouteInfo, table bool) {
 	if r.Type != spec.Unicast && r.Type != spec.Lookup || c.detail {
@@ -48,7 +59,9 @@ func (c *call) printRoute(r spec.RouteInfo, table bool) {
 	if table {
 		c.printf("table %s ", title(r.Name, r.FIB.String()))
 	}
-	c.printf("proto %s ", r.Proto)
+	if r.Proto != "" {
+		c.printf("proto %s ", r.Proto)
+	}
 	if onLink(r) {
 		c.printf("scope link ")
 	}
@@ -114,7 +127,9 @@ func (c *call) jsonRoute(r spec.RouteInfo, table bool) {
 	if table {
 		w.Field("table", title(r.Name, r.FIB.String()))
 	}
-	w.Field("protocol", r.Proto)
+	if r.Proto != "" {
+		w.Field("protocol", r.Proto)
+	}
 	if onLink(r) {
 		w.Field("scope", "link")
 	}

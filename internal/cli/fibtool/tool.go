@@ -205,7 +205,7 @@ func (c *call) list(text func() error, json func() error) error {
 	return err
 }
 
-var longOptions = []string{"help", "json", "pretty", "details", "statistics", "stats", "oneline", "force", "batch", "control", "family", "4", "6"}
+var longOptions = []string{"help", "json", "pretty", "details", "statistics", "stats", "oneline", "family", "force", "batch", "control", "4", "6"}
 
 // globalOptions takes out the options that may stand anywhere before "--".
 func (c *call) globalOptions(args []string) (rest []string, err error) {

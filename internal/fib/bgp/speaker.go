@@ -103,7 +103,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	go srv.Serve()
 	// The watch ends before the server does, and the routes go after both.
 	if !s.conf.Keep {
-		defer s.flush()
+		defer s.Flush()
 	}
 	starting.Lock()
 	err := srv.StartBgp(ctx, &api.StartBgpRequest{Global: s.global()})
@@ -120,7 +120,8 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return s.loop(ctx, srv)
 }
 
-func (s *Speaker) flush() {
+// Flush removes all that the peers told from the FIB. Run must not run.
+func (s *Speaker) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.core.sink.Flush()

@@ -43,3 +43,19 @@ func TestSaveLoadFind(t *testing.T) {
 		t.Error("a broken file was read")
 	}
 }
+
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	if err := Remove(dir); err != nil {
+		t.Errorf("nothing: %v", err)
+	}
+	if err := Save(dir, []Binding{{FIB: 1, Backend: Netns}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(dir); err != nil {
+		t.Error(err)
+	}
+	if l, err := Load(dir); l != nil || err != nil {
+		t.Errorf("left: %v, %v", l, err)
+	}
+}

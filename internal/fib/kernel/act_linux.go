@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	nl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
@@ -327,35 +326,9 @@ func (s *space) backRoutes(l netlink.Link, routes [][]byte) error {
 	return nil
 }
 
-// writeSetting writes a file below /proc/sys. Forwarding of all devices of IPv6 is special: the kernel sets it for each device too
-// (addrconf_fixup_forwarding), which is undone here, so that it is a setting like others.
+// writeSetting writes a file below /proc/sys.
 func writeSetting(name, value string) error {
-	path := filepath.Join("/proc/sys", name)
-	if name != "net/ipv6/conf/all/forwarding" {
-		return os.WriteFile(path, []byte(value), 0)
-	}
-	files, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/forwarding")
-	if err != nil {
-		return err
-	}
-	was := map[string]string{}
-	for _, f := range files {
-		if b, err := os.ReadFile(f); err == nil && f != path {
-			was[f] = strings.TrimSpace(string(b))
-		}
-	}
-	if err := os.WriteFile(path, []byte(value), 0); err != nil {
-		return err
-	}
-	for f, v := range was {
-		if b, err := os.ReadFile(f); err != nil || strings.TrimSpace(string(b)) == v {
-			continue
-		}
-		if err := os.WriteFile(f, []byte(v), 0); err != nil && !os.IsNotExist(err) {
-			return err
-		}
-	}
-	return nil
+	return os.WriteFile(filepath.Join(procSys, name), []byte(value), 0)
 }
 
 // makeSpace makes a namespace that says whose it is, with its loopback up.

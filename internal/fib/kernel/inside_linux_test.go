@@ -29,7 +29,7 @@ func testInside(t *testing.T, b Backend) {
 	s := newSite(t, 3)
 	fibs := two(b)
 	fibs[0].Forward = true
-	fibs[0].Ports = append(fibs[0].Ports, Port{Device: "p2", Addresses: prefixes("192.0.2.1/24"), NoDAD: true})
+	fibs[0].Ports = append(fibs[0].Ports, Port{Device: "p2", Addresses: prefixes("192.0.2.1/24", "2001:db8:7::1/64"), NoDAD: true})
 	fibs[1].Ports[0].Addresses = append(fibs[1].Ports[0].Addresses, prefixes("203.0.113.1/24")...)
 	s.apply(t, fibs...)
 	t.Run("apart", func(t *testing.T) { testApart(t, s) })
@@ -42,15 +42,22 @@ func testApart(t *testing.T, s *site) {
 	s.hosts[2].IP("addr", "flush", "dev", "eth0")
 	s.hosts[2].IP("addr", "add", "192.0.2.2/24", "dev", "eth0")
 	s.hosts[2].IP("route", "add", "default", "via", "192.0.2.1")
+	s.hosts[2].IP("addr", "add", "2001:db8:7::2/64", "dev", "eth0", "nodad")
+	s.hosts[2].IP("route", "add", "default", "via", "2001:db8:7::1")
+	for _, h := range s.hosts[:2] {
+		h.IP("route", "add", "default", "via", "2001:db8::1")
+	}
 	// Forwarding inside FIB 10, between its two ports.
-	if err := s.ping(0, "192.0.2.2"); err != nil {
-		t.Errorf("through FIB 10: %v", err)
+	for _, to := range []string{"192.0.2.2", "2001:db8:7::2"} {
+		if err := s.ping(0, to); err != nil {
+			t.Errorf("through FIB 10: %v", err)
+		}
 	}
 	// FIB 20 has neither that network nor the address of FIB 10's other port, and FIB 10 has not FIB 20's.
 	for _, c := range []struct {
 		host int
 		to   string
-	}{{1, "192.0.2.2"}, {1, "192.0.2.1"}, {0, "203.0.113.1"}} {
+	}{{1, "192.0.2.2"}, {1, "192.0.2.1"}, {1, "2001:db8:7::2"}, {1, "2001:db8:7::1"}, {0, "203.0.113.1"}} {
 		if err := s.silent(c.host, c.to); err == nil {
 			t.Errorf("host %d reaches %s, in the other FIB", c.host, c.to)
 		}

@@ -136,6 +136,10 @@ type API interface {
 	// than f returns, states in between are left out; the last state of each neighbour is always told. f is called by
 	// one goroutine at a time and must not call Apply, Remove or Recover, nor keep the events waiting for long.
 	WatchNeighbours(ctx context.Context, f func(NeighEvent)) error
+	// WatchDevices calls f when devices, addresses or rules have changed in the namespace that is worked on, by anybody,
+	// until ctx ends: then another Apply brings devices that came into their FIBs, and gives the tables of back end rules
+	// the addresses that came. Changes while f works are one more call. An Apply that had nothing to do is no change.
+	WatchDevices(ctx context.Context, f func()) error
 }
 
 var _ API = (*Kernel)(nil)

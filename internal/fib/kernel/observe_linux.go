@@ -56,8 +56,23 @@ func (k *Kernel) observe(n plan.Needs) (*plan.Kernel, error) {
 		}
 		o.Spaces[name] = links
 	}
-	return o, k.settings(n.Settings, o)
+	paths := n.Settings
+	for _, pattern := range n.Patterns {
+		err := home.in(func() error {
+			files, err := filepath.Glob(filepath.Join(procSys, pattern))
+			for _, f := range files {
+				paths = append(paths, plan.Path{Name: strings.TrimPrefix(f, procSys+"/")})
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return o, k.settings(paths, o)
 }
+
+const procSys = "/proc/sys"
 
 // settings reads settings. One that is not there, or that this namespace does not have, is left out.
 func (k *Kernel) settings(paths []plan.Path, o *plan.Kernel) error {
@@ -75,7 +90,7 @@ func (k *Kernel) settings(paths []plan.Path, o *plan.Kernel) error {
 		}
 		err = s.in(func() error {
 			for _, p := range l {
-				b, err := os.ReadFile(filepath.Join("/proc/sys", p))
+				b, err := os.ReadFile(filepath.Join(procSys, p))
 				if isAny(err, unix.ENOENT, unix.EINVAL, unix.EOPNOTSUPP) { // addr_gen_mode of devices without IPv6, for one
 					continue
 				}

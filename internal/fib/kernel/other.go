@@ -67,3 +67,6 @@ func (*Kernel) Resolve(NeighKey) error { return errLinux }
 
 // WatchNeighbours implements API.
 func (*Kernel) WatchNeighbours(context.Context, func(NeighEvent)) error { return errLinux }
+
+// WatchDevices implements API.
+func (*Kernel) WatchDevices(context.Context, func()) error { return errLinux }

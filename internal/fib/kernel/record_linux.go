@@ -58,6 +58,10 @@ func (k *Kernel) load() error {
 	if err != nil {
 		return err
 	}
+	return k.parseRecord(path, b)
+}
+
+func (k *Kernel) parseRecord(path string, b []byte) error {
 	var r record
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -74,7 +78,7 @@ func (k *Kernel) load() error {
 	if r.Netns != k.netns {
 		return &fib.FieldError{Field: path + ": netns", Value: fmt.Sprint(r.Netns), Want: fmt.Sprintf("%d, that of %s; use another directory, or remove the file if that namespace is gone", k.netns, k.home())}
 	}
-	if err := plan.Validate(r.Record.FIBs); err != nil {
+	if err := r.Record.Validate(); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	k.rec = r.Record

@@ -143,7 +143,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	in := make(chan batch, 64)
 	done.Go(func() { m.read(ctx, conn, in) })
 	if !m.conf.Keep {
-		defer m.flush()
+		defer m.Flush()
 	}
 	return m.loop(ctx, in)
 }
@@ -209,7 +209,8 @@ func emptied(conn *netlink.Conn) error {
 	return got
 }
 
-func (m *Mirror) flush() {
+// Flush removes all that was mirrored from the FIBs. Run must not run.
+func (m *Mirror) Flush() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.core.sink.Flush()

@@ -30,6 +30,9 @@ func (m *Mirror) Run(context.Context) error { return unsupported() }
 // Status returns nothing.
 func (m *Mirror) Status() Status { return Status{} }
 
+// Flush does nothing.
+func (m *Mirror) Flush() {}
+
 // Resync does nothing.
 func (m *Mirror) Resync() {}
 

@@ -43,6 +43,9 @@ func (s *Service) connected(f *fibState) map[netip.Prefix]spec.Route {
 
 // connect brings the routes of addresses in line with the ports. s.mu is held.
 func (s *Service) connect(f *fibState) {
+	if f.t == nil {
+		return // the state is being read
+	}
 	want := s.connected(f)
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"strconv"
+	"sync"
 
 	"midplane/fib"
 	"midplane/internal/fib/service/spec"
@@ -56,7 +57,13 @@ func (c *Source) title() string {
 }
 
 func (s *Service) startFeed(f *feedState) error {
-	run, err := s.feeds.Start(f.Feed, func(table uint32) (*Source, error) { return s.target(f.Feed, table) })
+	run, err := s.feeds.Start(f.Feed, func(table uint32) (*Source, error) {
+		c, err := s.target(f.Feed, table)
+		if err != nil {
+			f.missed.add(table)
+		}
+		return c, err
+	})
 	if err != nil {
 		return err
 	}
@@ -117,6 +124,7 @@ func (s *Service) endFeed(f *feedState) {
 		if err := f.run.Close(); err != nil {
 			s.log.Warn("feed", "name", f.Name, "err", err)
 		}
+		f.run.Withdraw()
 	}
 	for _, t := range s.fibs {
 		t.mu.Lock()
@@ -129,10 +137,40 @@ func (s *Service) endFeed(f *feedState) {
 	}
 }
 
-// newFIB lets feeds that feed any FIB say again what they have for one that was not there.
-func (s *Service) newFIB() {
+// misses are the tables that a feed spoke of while there was no FIB for them.
+type misses struct {
+	mu     sync.Mutex
+	tables map[uint32]struct{}
+	many   bool
+}
+
+// maxMisses bounds them; with more, every new FIB counts as missed.
+const maxMisses = 4096
+
+func (m *misses) add(table uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.many = m.many || len(m.tables) >= maxMisses; m.many {
+		return
+	}
+	if m.tables == nil {
+		m.tables = map[uint32]struct{}{}
+	}
+	m.tables[table] = struct{}{}
+}
+
+func (m *misses) take(table uint32) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, missed := m.tables[table]
+	delete(m.tables, table)
+	return missed || m.many
+}
+
+// newFIB lets feeds that feed any FIB say again what they had for one that was not there.
+func (s *Service) newFIB(id fib.ID) {
 	for _, f := range s.running {
-		if f.FIB == "" && f.run != nil {
+		if f.FIB == "" && f.run != nil && f.missed.take(uint32(id)) {
 			if err := f.run.Resync(); err != nil {
 				s.log.Warn("feed", "name", f.Name, "err", err)
 			}
@@ -158,6 +196,7 @@ func (s *Service) Resync(name string) error {
 // that are not wanted, of FIBs that no feed may speak for. The others stay until the feed has spoken.
 func (s *Service) adoptAll() {
 	s.ways.adopt(s.hopIDs)
+	defer s.ways.forget()
 	for _, t := range s.set.Tables() {
 		if s.fibs[t.ID()] == nil && t.ID() != holdID {
 			s.purge(t.ID())
@@ -171,6 +210,9 @@ func (s *Service) adoptAll() {
 	}
 	for _, f := range s.fibs {
 		if any || fed[f.ID.String()] || f.load != nil {
+			f.mu.Lock()
+			f.stale = f.load == nil && f.count() > f.actives()
+			f.mu.Unlock()
 			continue
 		}
 		f.mu.Lock()

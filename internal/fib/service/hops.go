@@ -91,15 +91,17 @@ func (s *Service) setHop(op *spec.Op, config bool) (undo, error) {
 	if old != nil {
 		h.id = old.id
 	}
+	s.hops[n.ID] = h
+	if s.loading {
+		return func() {}, nil
+	}
 	id, err := s.realise(n, h.id)
-	if err != nil && !(s.loading && h.id == 0) {
+	if err != nil {
+		restore(s.hops, n.ID, old)
 		return nil, err
 	}
 	h.id = id
-	s.hops[n.ID] = h
-	if id != 0 {
-		s.hopIDs[id] = n.ID
-	}
+	s.hopIDs[id] = n.ID
 	return func() {
 		restore(s.hops, n.ID, old)
 		if old == nil {
@@ -131,6 +133,10 @@ func (s *Service) delHop(op *spec.Op) (undo, error) {
 	}
 	if h.config {
 		return nil, &ConfigError{op.About()}
+	}
+	if s.loading { // it was free when it was removed
+		delete(s.hops, id)
+		return func() {}, nil
 	}
 	if by := s.usersOf(id); by != "" {
 		return nil, inUse("del", op.About(), by)

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 
@@ -37,11 +38,15 @@ func (s *Service) setRoute(f *fibState, op *spec.Op, config bool) (undo, error) 
 	case old == nil && s.statics >= spec.MaxStatic:
 		return nil, tooMany(op.About(), spec.MaxStatic)
 	}
-	to, err := s.way(f, r)
-	if err != nil && !s.loading {
-		return nil, err
+	n := &staticRoute{Route: r, config: config}
+	var to way
+	if !s.loading {
+		var err error
+		if to, err = s.way(f, r); err != nil {
+			return nil, err
+		}
+		n.active = true
 	}
-	n := &staticRoute{Route: r, config: config, active: err == nil}
 	if n.under = there; old != nil {
 		n.under = old.under
 	}
@@ -125,6 +130,9 @@ func (s *Service) delRoute(f *fibState, op *spec.Op) (undo, error) {
 	p := op.Route.Dst
 	old := f.static[p]
 	if old == nil || old.implied {
+		if s.loading {
+			return nil, notFound(op.About())
+		}
 		if _, ok := f.t.Get(p); ok {
 			return nil, &fib.OpError{Op: "del", What: op.About(), Err: fmt.Errorf("%w as a static one: it is of the FIB's source or of an address", fib.ErrNotFound)}
 		}
@@ -297,11 +305,20 @@ func (s *Service) moved(f *fibState, p netip.Prefix, to way) bool {
 	return false
 }
 
-// LinksChanged tells that devices came, went or have other names or indexes.
+// LinksChanged tells that devices came, went, or have other names, indexes or addresses, or that somebody changed what the
+// kernel side made. It brings all in line again.
 func (s *Service) LinksChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.retry()
+	if s.closed {
+		return
+	}
+	s.restoreKernel(context.Background())
+	s.retry()
+	for _, f := range s.fibs {
+		s.refill(f)
+	}
+	if err := s.setForward(); err != nil {
+		s.log.Error("forwarder", "err", err)
 	}
 }

@@ -26,13 +26,14 @@ import (
 
 // Options say what a Service has. The zero value is tables in memory that are gone with the process.
 type Options struct {
-	Set     *fib.Set // nil: a new one
-	Dir     string   // state directory; "": nothing is kept
-	NoSync  bool     // do not wait for the disk (see journal.Open)
-	Links   Links    // nil: no devices
-	Kernel  Kernel   // nil: none
-	Feeds   Feeds    // nil: none
-	Backend string   // of FIBs that do not say one; "": none without Kernel, else the first that works
+	Set     *fib.Set  // nil: a new one
+	Dir     string    // state directory; "": nothing is kept
+	NoSync  bool      // do not wait for the disk (see journal.Open)
+	Links   Links     // nil: no devices
+	Kernel  Kernel    // nil: none
+	Feeds   Feeds     // nil: none
+	Forward Forwarder // nil: none
+	Backend string    // of FIBs that do not say one; "": none without Kernel, else the first that works
 	Log     *slog.Logger
 	Config  []spec.Op // what the configuration file says
 }
@@ -45,13 +46,16 @@ type Links interface {
 	Name(id fib.ID, index uint32) string
 	// Addrs returns the addresses of a device, with the lengths of their networks.
 	Addrs(id fib.ID, device string) []netip.Prefix
+	// Tags returns on which link, and with which VLAN tags, the frames of a device are; 0: on itself, without.
+	Tags(id fib.ID, device string) (link uint32, outer, inner uint16)
 }
 
 type noLinks struct{}
 
-func (noLinks) Index(fib.ID, string) (uint32, bool) { return 0, false }
-func (noLinks) Name(fib.ID, uint32) string          { return "" }
-func (noLinks) Addrs(fib.ID, string) []netip.Prefix { return nil }
+func (noLinks) Index(fib.ID, string) (uint32, bool)          { return 0, false }
+func (noLinks) Name(fib.ID, uint32) string                   { return "" }
+func (noLinks) Addrs(fib.ID, string) []netip.Prefix          { return nil }
+func (noLinks) Tags(fib.ID, string) (uint32, uint16, uint16) { return 0, 0, 0 }
 
 // Kernel is the kernel side, see package kernel. All methods may block.
 type Kernel interface {
@@ -90,36 +94,39 @@ type Feeds interface {
 type Feed interface {
 	Info() spec.FeedInfo // State, Err and Counts
 	Resync() error
-	Close() error // the feed writes nothing more when it has returned
+	Close() error // the feed writes nothing more when it has returned; its routes stay
+	Withdraw()    // after Close: its routes and next hops go
 }
 
 // Service is the FIBs of a daemon. All methods are safe for concurrent use. Changes take turns, and block while the disk
 // and the kernel work; reading blocks only while the one FIB that it is about is written to.
 type Service struct {
-	set   *fib.Set
-	links Links
-	kern  Kernel
-	feeds Feeds
-	log   *slog.Logger
-	def   string // back end
-	dir   string
-	store *journal.Store
+	set     *fib.Set
+	links   Links
+	kern    Kernel
+	feeds   Feeds
+	forward Forwarder
+	log     *slog.Logger
+	def     string // back end
+	dir     string
+	store   *journal.Store
 
-	mu      sync.RWMutex // of what users want; not held while a dump is written
-	fibs    map[fib.ID]*fibState
-	names   map[string]fib.ID
-	hops    map[uint32]*hopState
-	hopIDs  map[fib.NextHopID]uint32 // the other way round
-	ports   map[string]*portState
-	neighs  map[neighKey]*item[spec.Neigh]
-	running map[string]*feedState
-	statics int
-	tables  uint64      // number of the last file of a table
-	later   []func()    // for the end of the change that is under way
-	leaving []*fibState // FIBs that the change under way removes
-	byTable sync.Map    // uint32: *fibState; for feeds, which must not wait for a change that waits for them
-	loading bool        // the journal or the configuration is being read: what cannot be realised yet is kept
-	closed  bool
+	mu        sync.RWMutex // of what users want; not held while a dump is written
+	fibs      map[fib.ID]*fibState
+	names     map[string]fib.ID
+	hops      map[uint32]*hopState
+	hopIDs    map[fib.NextHopID]uint32 // the other way round
+	ports     map[string]*portState
+	neighs    map[neighKey]*item[spec.Neigh]
+	running   map[string]*feedState
+	statics   int
+	forwarded []ForwardPort // what the forwarder was told
+	tables    uint64        // number of the last file of a table
+	later     []func()      // for the end of the change that is under way
+	leaving   []*fibState   // FIBs that the change under way removes
+	byTable   sync.Map      // uint32: *fibState; for feeds, which must not wait for a change that waits for them
+	loading   bool          // the journal or the configuration is being read: what cannot be realised yet is kept
+	closed    bool
 
 	ways   ways
 	counts counts
@@ -135,14 +142,16 @@ type item[T any] struct {
 type fibState struct {
 	spec.FIB
 	config bool
-	t      *fib.Table
+	t      *fib.Table // nil while the state is read
 
 	mu     sync.RWMutex                   // of the fields below, and held by whoever writes to t
 	static map[netip.Prefix]*staticRoute  // all that are wanted
 	shadow map[netip.Prefix]fib.NextHopID // of the source, hidden by static ones; held
 	source *Source                        // who else writes, nil nobody
 	load   *item[spec.Load]               // the file that was loaded, if that is the source
+	via    map[string]uint32              // the devices of the loaded file, as they were when it was read; 0: not there
 	gone   bool
+	stale  bool // it has routes of before the start
 
 	// With a kernel side and kernel "all": what its table is to be told, by a goroutine of its own.
 	dirty map[netip.Prefix]struct{}
@@ -151,8 +160,8 @@ type fibState struct {
 	stop  chan struct{}
 }
 
-func newFIBState(v spec.FIB, t *fib.Table, config bool) *fibState {
-	return &fibState{FIB: v, config: config, t: t, static: map[netip.Prefix]*staticRoute{}, shadow: map[netip.Prefix]fib.NextHopID{}}
+func newFIBState(v spec.FIB, config bool) *fibState {
+	return &fibState{FIB: v, config: config, static: map[netip.Prefix]*staticRoute{}, shadow: map[netip.Prefix]fib.NextHopID{}}
 }
 
 type staticRoute struct {
@@ -187,17 +196,19 @@ type feedState struct {
 	config bool
 	run    Feed
 	err    error // it did not start
+
+	missed misses
 }
 
 type counts struct {
-	changes, refused, batches, snapshots, damaged, pendingHops atomic.Uint64
-	kernelErrs, feedErrs                                       atomic.Uint64
+	changes, refused, snapshots atomic.Uint64
+	kernelErrs, feedErrs        atomic.Uint64
 }
 
 // Open makes the Service: it reads the state directory, realises it and what the configuration says, and starts the feeds.
 func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
-		set: o.Set, links: o.Links, kern: o.Kernel, feeds: o.Feeds, log: o.Log, def: o.Backend, dir: o.Dir,
+		set: o.Set, links: o.Links, kern: o.Kernel, feeds: o.Feeds, forward: o.Forward, log: o.Log, def: o.Backend, dir: o.Dir,
 		fibs: map[fib.ID]*fibState{}, names: map[string]fib.ID{}, hops: map[uint32]*hopState{}, hopIDs: map[fib.NextHopID]uint32{},
 		ports: map[string]*portState{}, neighs: map[neighKey]*item[spec.Neigh]{}, running: map[string]*feedState{},
 	}
@@ -253,6 +264,9 @@ func (s *Service) restore(ctx context.Context, o Options) error {
 		}
 		s.log.Info("FIB state", "dir", s.dir, "records", rep.Records, "fibs", len(s.fibs), "static routes", s.statics)
 	}
+	if err := s.realiseAll(); err != nil {
+		return err
+	}
 	if err := s.loadFiles(); err != nil {
 		return err
 	}
@@ -267,6 +281,29 @@ func (s *Service) restore(ctx context.Context, o Options) error {
 			s.log.Error("feed", "name", name, "err", err)
 		}
 	}
+	return nil
+}
+
+// realiseAll makes in the tables what is wanted, after it was read: the history of it would undo, for a moment, what a
+// forwarder goes by.
+func (s *Service) realiseAll() error {
+	for _, id := range slices.Sorted(maps.Keys(s.fibs)) {
+		f := s.fibs[id]
+		t, err := s.table(f.FIB)
+		if err != nil {
+			return err
+		}
+		f.t = t
+		s.byTable.Store(uint32(id), f)
+	}
+	for _, groups := range []bool{false, true} { // which hold the others
+		for _, id := range slices.Sorted(maps.Keys(s.hops)) {
+			if h := s.hops[id]; (h.Group != nil) == groups {
+				s.retryHop(h)
+			}
+		}
+	}
+	s.retry()
 	return nil
 }
 

@@ -210,6 +210,36 @@ func (s *Service) titleOf(id fib.ID) string {
 	return id.String()
 }
 
+// Find returns the table of a FIB by its name or number.
+func (s *Service) Find(which string) (*fib.Table, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f, err := s.find(which)
+	if err != nil {
+		return nil, err
+	}
+	return f.t, nil
+}
+
+// Fed returns the routes that a feed has in its FIB, also those that static ones hide, in no order. The feed must be for
+// one FIB.
+func (s *Service) Fed(name string) (fib.ID, iter.Seq[fib.Route], error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	w := s.running[name]
+	if w == nil {
+		return 0, nil, notFound("feed " + name)
+	}
+	if w.FIB == "" {
+		return 0, nil, &fib.FieldError{Field: "feed", Value: name, Want: "one that is for one FIB; compare the FIB itself"}
+	}
+	f, err := s.find(w.FIB)
+	if err != nil {
+		return 0, nil, err
+	}
+	return f.ID, f.others(), nil
+}
+
 // Lookup says where packets to an address go.
 func (s *Service) Lookup(q spec.LookupQuery) (spec.LookupInfo, error) {
 	s.mu.RLock()
@@ -262,6 +292,9 @@ func (s *Service) Ports() []spec.PortInfo {
 		i := spec.PortInfo{Port: p.Port, FIB: p.fib, Name: s.fibs[p.fib].Name, Config: p.config}
 		i.Dev = key
 		i.Index, _ = s.links.Index(p.fib, key)
+		if slices.ContainsFunc(s.forwarded, func(f ForwardPort) bool { return f.Device == i.Index && f.FIB == p.fib }) {
+			i.Forward = "xdp"
+		}
 		l = append(l, i)
 	}
 	return l
@@ -335,6 +368,10 @@ func (s *Service) Feeds() []spec.FeedInfo {
 			}
 		}
 		i.Feed, i.Config = f.Feed, f.config
+		if _, has := f.Params["password"]; has { // who may ask need not know it
+			i.Params = maps.Clone(f.Params)
+			i.Params["password"] = "(set)"
+		}
 		for _, id := range slices.Sorted(maps.Keys(s.fibs)) {
 			t := s.fibs[id]
 			t.mu.RLock()
@@ -406,6 +443,17 @@ func (s *Service) Stats() spec.Stats {
 		st.Counts["snapshot_octets"], st.Counts["journal_octets"] = uint64(snapshot), uint64(log)
 	}
 	st.FIBs = len(st.PerFIB)
+	for i := range st.PerFIB {
+		if s.forward == nil {
+			break
+		}
+		packets, err := s.forward.Packets(st.PerFIB[i].ID)
+		if err != nil {
+			s.log.Warn("forwarder", "err", err)
+			continue
+		}
+		st.PerFIB[i].Packets = packets
+	}
 	for _, f := range st.PerFIB {
 		st.Routes += f.IPv4 + f.IPv6
 	}

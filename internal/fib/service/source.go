@@ -26,6 +26,14 @@ func (c *Source) Table() *fib.Table { return c.f.t }
 // ID returns the FIB's number.
 func (c *Source) ID() fib.ID { return c.f.ID }
 
+// Stale says whether the FIB has routes that neither are static nor were written by this source: those of before the
+// daemon was started.
+func (c *Source) Stale() bool {
+	c.f.mu.RLock()
+	defer c.f.mu.RUnlock()
+	return c.f.source == c && c.f.stale
+}
+
 // open locks the FIB for a write of this source.
 func (c *Source) open(op string) error {
 	c.f.mu.Lock()

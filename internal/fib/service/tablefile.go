@@ -94,47 +94,50 @@ func writeTable(name string, sync bool, next func() (r spec.Route, done bool, er
 // readTable hands the ways and routes of a file to f; of a way index is its number and p is not valid.
 func readTable(name string, f func(r spec.Route, p netip.Prefix, way int) error) error {
 	ways := 0
-	return journal.ReadFile(name, func(b []byte) error {
-		for len(b) > 0 {
-			kind := b[0]
-			b = b[1:]
-			switch kind {
-			case 'w':
-				n, k := binary.Uvarint(b)
-				if k <= 0 || n > uint64(len(b)-k) || ways >= maxWays {
-					return journal.ErrCorrupt
-				}
-				var r spec.Route
-				if err := json.Unmarshal(b[k:k+int(n)], &r); err != nil {
-					return journal.ErrCorrupt
-				}
-				if err := f(r, netip.Prefix{}, ways); err != nil {
-					return err
-				}
-				ways++
-				b = b[k+int(n):]
-			case '4', '6':
-				size := 16
-				if kind == '4' {
-					size = 4
-				}
-				if len(b) < 1+size {
-					return journal.ErrCorrupt
-				}
-				a, _ := netip.AddrFromSlice(b[1 : 1+size])
-				p := netip.PrefixFrom(a, int(b[0]))
-				n, k := binary.Uvarint(b[1+size:])
-				if k <= 0 || n >= uint64(ways) || spec.CheckPrefix("dst", p) != nil {
-					return journal.ErrCorrupt
-				}
-				if err := f(spec.Route{}, p, int(n)); err != nil {
-					return err
-				}
-				b = b[1+size+k:]
-			default:
+	return journal.ReadFile(name, func(b []byte) error { return readEntries(b, &ways, f) })
+}
+
+// readEntries reads the entries of one record; ways counts those of the file.
+func readEntries(b []byte, ways *int, f func(r spec.Route, p netip.Prefix, way int) error) error {
+	for len(b) > 0 {
+		kind := b[0]
+		b = b[1:]
+		switch kind {
+		case 'w':
+			n, k := binary.Uvarint(b)
+			if k <= 0 || n > uint64(len(b)-k) || *ways >= maxWays {
 				return journal.ErrCorrupt
 			}
+			var r spec.Route
+			if err := json.Unmarshal(b[k:k+int(n)], &r); err != nil {
+				return journal.ErrCorrupt
+			}
+			if err := f(r, netip.Prefix{}, *ways); err != nil {
+				return err
+			}
+			*ways++
+			b = b[k+int(n):]
+		case '4', '6':
+			size := 16
+			if kind == '4' {
+				size = 4
+			}
+			if len(b) < 1+size {
+				return journal.ErrCorrupt
+			}
+			a, _ := netip.AddrFromSlice(b[1 : 1+size])
+			p := netip.PrefixFrom(a, int(b[0]))
+			n, k := binary.Uvarint(b[1+size:])
+			if k <= 0 || n >= uint64(*ways) || spec.CheckPrefix("dst", p) != nil {
+				return journal.ErrCorrupt
+			}
+			if err := f(spec.Route{}, p, int(n)); err != nil {
+				return err
+			}
+			b = b[1+size+k:]
+		default:
+			return journal.ErrCorrupt
 		}
-		return nil
-	})
+	}
+	return nil
 }

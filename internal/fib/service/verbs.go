@@ -100,13 +100,16 @@ func (s *Service) addFIB(op *spec.Op, config bool) (undo, error) {
 	if len(s.fibs) >= spec.MaxFIBs {
 		return nil, tooMany(what, spec.MaxFIBs)
 	}
-	t, err := s.table(v)
-	if err != nil {
-		return nil, err
+	f := newFIBState(v, config)
+	if !s.loading {
+		t, err := s.set.Create(v.ID, v.Name)
+		if err != nil {
+			return nil, err
+		}
+		f.t = t
+		s.byTable.Store(uint32(v.ID), f)
 	}
-	f := newFIBState(v, t, config)
 	s.fibs[v.ID] = f
-	s.byTable.Store(uint32(v.ID), f)
 	if v.Name != "" {
 		s.names[v.Name] = v.ID
 	}
@@ -121,19 +124,17 @@ func (s *Service) addFIB(op *spec.Op, config bool) (undo, error) {
 
 // table returns the table of a FIB: one that the image still has from before, or a new one.
 func (s *Service) table(v spec.FIB) (*fib.Table, error) {
-	if s.loading {
-		if t, ok := s.set.Table(v.ID); ok {
-			if t.Name() == v.Name {
-				return t, nil
-			}
-			if err := s.set.Remove(v.ID); err != nil {
-				return nil, err
-			}
+	if t, ok := s.set.Table(v.ID); ok {
+		if t.Name() == v.Name {
+			return t, nil
 		}
-		if t, ok := s.set.ByName(v.Name); ok && v.Name != "" {
-			if err := s.set.Remove(t.ID()); err != nil {
-				return nil, err
-			}
+		if err := s.set.Remove(v.ID); err != nil {
+			return nil, err
+		}
+	}
+	if t, ok := s.set.ByName(v.Name); ok && v.Name != "" {
+		if err := s.set.Remove(t.ID()); err != nil {
+			return nil, err
 		}
 	}
 	return s.set.Create(v.ID, v.Name)
@@ -187,7 +188,9 @@ func (s *Service) delFIB(f *fibState) (undo, error) {
 	delete(s.fibs, f.ID)
 	delete(s.names, f.Name)
 	s.byTable.Delete(uint32(f.ID))
-	s.leaving = append(s.leaving, f)
+	if !s.loading {
+		s.leaving = append(s.leaving, f)
+	}
 	// The table goes when nothing can fail any more, so that undo need not fill it again: see afterwards.
 	return func() {
 		s.fibs[f.ID] = f
@@ -218,7 +221,7 @@ func (s *Service) afterwards(ops []spec.Op) {
 			s.purge(id)
 			s.sweepFiles()
 		case spec.FIBAdd:
-			s.newFIB()
+			s.newFIB(op.NewFIB.ID)
 		case spec.LoadSet, spec.LoadDel:
 			s.sweepFiles()
 		}
@@ -339,7 +342,7 @@ func (s *Service) delNeigh(f *fibState, op *spec.Op) (undo, error) {
 	k := neighKey{f.ID, op.Neigh.Dev, op.Neigh.Dst}
 	old := s.neighs[k]
 	if old == nil {
-		if s.kern != nil && f.Backend != spec.None && !s.loading {
+		if s.kern != nil && f.Backend != spec.None {
 			return func() {}, nil // a learned one: the kernel says whether there is one
 		}
 		return nil, notFound(op.About())

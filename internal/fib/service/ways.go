@@ -133,6 +133,13 @@ func (w *ways) adopt(have map[fib.NextHopID]uint32) {
 	}
 }
 
+// forget leaves what adopt took over to the feeds, which take over the routes that lead there.
+func (w *ways) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.old)
+}
+
 // sweep removes those of adopt that nothing uses any more.
 func (w *ways) sweep() {
 	w.mu.Lock()

@@ -1,8 +1,10 @@
 package setfib
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -30,7 +32,13 @@ func ruleFor(b binding.Binding, port string) (rule, error) {
 		if err != nil {
 			return rule{}, fmt.Errorf("fib %s: its device %s is not in this network namespace: %w", title, b.Device, err)
 		}
-		return rule{device: uint32(i.Index)}, nil
+		r := rule{device: uint32(i.Index), ports: []uint32{uint32(i.Index)}}
+		for _, name := range b.Ports {
+			if p, err := net.InterfaceByName(name); err == nil { // one that is not there now is not in the VRF either
+				r.ports = append(r.ports, uint32(p.Index))
+			}
+		}
+		return r, nil
 	}
 	switch {
 	case len(b.Ports) == 0:
@@ -90,11 +98,7 @@ func enforce(dir *os.File, r rule) error {
 	defer func() { _ = unix.Flock(int(dir.Fd()), unix.LOCK_UN) }()
 	wanted := programs(r, true)
 	for _, at := range attachments {
-		i := slices.IndexFunc(wanted, func(p program) bool { return p.attach == at })
-		var want *program
-		if i >= 0 {
-			want = &wanted[i]
-		}
+		want := slices.DeleteFunc(slices.Clone(wanted), func(p program) bool { return p.attach != at }) // one or none
 		if err := enforceAt(dir, at, want, r); err != nil {
 			return err
 		}
@@ -102,33 +106,33 @@ func enforce(dir *os.File, r rule) error {
 	return nil
 }
 
-func enforceAt(dir *os.File, at ebpf.AttachType, want *program, r rule) error {
-	var loaded *ebpf.Program
-	if want != nil {
-		var err error
-		if loaded, err = load(*want, r); err != nil {
-			return fmt.Errorf("load BPF program %s: %w", want.name, err)
-		}
-		defer loaded.Close()
-	}
+func enforceAt(dir *os.File, at ebpf.AttachType, want []program, r rule) error {
 	present, err := attached(dir, at)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		for _, p := range present {
-			_ = p.Close()
+			_ = p.program.Close()
 		}
 	}()
+	if len(want) == 0 && len(present) == 0 || len(want) == 1 && len(present) == 1 && present[0].is(want[0], r) {
+		return nil
+	}
+	var loaded *ebpf.Program
+	if len(want) == 1 {
+		if loaded, err = load(want[0], r); err != nil {
+			return fmt.Errorf("load BPF program %s: %w", want[0].name, err)
+		}
+		defer loaded.Close()
+	}
+	// The first is replaced, which leaves no moment without; others are superfluous.
 	for _, old := range present {
-		switch {
-		case loaded != nil && sameCode(old, loaded):
-			loaded = nil // it is there; others are superfluous
-		case loaded != nil:
-			err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(dir.Fd()), Program: loaded, Attach: at, Flags: unix.BPF_F_ALLOW_MULTI, Anchor: link.ReplaceProgram(old)})
+		if loaded != nil {
+			err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(dir.Fd()), Program: loaded, Attach: at, Flags: unix.BPF_F_ALLOW_MULTI, Anchor: link.ReplaceProgram(old.program)})
 			loaded = nil
-		default:
-			err = link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: old, Attach: at})
+		} else {
+			err = link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: old.program, Attach: at})
 		}
 		if err != nil {
 			return err
@@ -160,30 +164,53 @@ func load(p program, r rule) (*ebpf.Program, error) {
 	return ebpf.NewProgram(spec)
 }
 
+// byteOrder is this machine's, for package asm, which does not know binary.NativeEndian.
+var byteOrder = func() binary.ByteOrder {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return binary.LittleEndian
+	}
+	return binary.BigEndian
+}()
+
+// attachment is a program of this package in a group.
+type attachment struct {
+	program *ebpf.Program
+	tag     string // the kernel's hash of its instructions, constants among them
+}
+
+// is says whether the program is what would be attached: as written for the newest kernels, or for older ones.
+func (a attachment) is(want program, r rule) bool {
+	for _, p := range append([]program{want}, programs(r, false)...) {
+		if p.attach != want.attach {
+			continue
+		}
+		if err := p.code.Marshal(io.Discard, byteOrder); err != nil { // which turns names of jumps into distances
+			return false
+		}
+		if same, err := p.code.HasTag(a.tag, byteOrder); err == nil && same {
+			return true
+		}
+	}
+	return false
+}
+
 // attached opens the programs of this package that are attached to a group.
-func attached(dir *os.File, at ebpf.AttachType) ([]*ebpf.Program, error) {
+func attached(dir *os.File, at ebpf.AttachType) ([]attachment, error) {
 	q, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: at})
 	if err != nil {
 		return nil, fmt.Errorf("cgroup programs: %w", err)
 	}
-	var l []*ebpf.Program
+	var l []attachment
 	for _, a := range q.Programs {
 		p, err := ebpf.NewProgramFromID(a.ID)
 		if err != nil {
 			continue // it went meanwhile
 		}
 		if i, err := p.Info(); err == nil && strings.HasPrefix(i.Name, namePrefix) {
-			l = append(l, p)
+			l = append(l, attachment{p, i.Tag})
 		} else {
 			_ = p.Close()
 		}
 	}
 	return l, nil
-}
-
-// sameCode compares programs by the kernel's hash of their instructions, constants among them.
-func sameCode(a, b *ebpf.Program) bool {
-	i, err1 := a.Info()
-	j, err2 := b.Info()
-	return err1 == nil && err2 == nil && i.Tag != "" && i.Tag == j.Tag
 }

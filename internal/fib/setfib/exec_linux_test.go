@@ -181,8 +181,29 @@ func TestIntegrationExecAfterKillNothingStays(t *testing.T) {
 		t.Errorf("programs %v became %v though nothing changed", programs, again)
 	}
 
+	// Another mark, and another port: the programs are others, and as many as are needed.
+	all := slices.Clone(b.bindings)
+	for mark, ports := range map[uint32][]string{11: {"p0"}, 12: {"p0", "p1"}} {
+		b.bindings[0].Mark, b.bindings[0].Ports = mark, ports
+		b.save()
+		before := attachedIDs(t, groups[0])
+		refresh()
+		after := attachedIDs(t, groups[0])
+		if slices.ContainsFunc(after, func(id ebpf.ProgramID) bool { return id == before[0] }) || len(after) != map[int]int{1: 3, 2: 5}[len(ports)] {
+			t.Errorf("mark %d, ports %v: programs %v became %v", mark, ports, before, after)
+		}
+		refresh()
+		if again := attachedIDs(t, groups[0]); !slices.Equal(again, after) {
+			t.Errorf("mark %d, ports %v: programs %v became %v though nothing changed", mark, ports, after, again)
+		}
+	}
+	b.bindings = slices.Clone(all)
+	b.save()
+	if refresh(); len(attachedIDs(t, groups[0])) != 3 {
+		t.Errorf("programs %v, want three again", attachedIDs(t, groups[0]))
+	}
+
 	// The FIB is removed under the program: it stays where it is.
-	all := b.bindings
 	b.bindings = all[1:]
 	b.save()
 	if r := refresh(); len(r.Stale) != 1 || len(r.Removed) != 1 { // the cgroup, and the resolv.conf file
@@ -244,13 +265,13 @@ func attachedIDs(t testing.TB, dir string) (ids []ebpf.ProgramID) {
 			t.Fatal(err)
 		}
 		for _, p := range l {
-			i, err := p.Info()
+			i, err := p.program.Info()
 			if err != nil {
 				t.Fatal(err)
 			}
 			id, _ := i.ID()
 			ids = append(ids, id)
-			_ = p.Close()
+			_ = p.program.Close()
 		}
 	}
 	return ids
@@ -465,3 +486,34 @@ func TestIntegrationExecManyAtOnce(t *testing.T) {
 		t.Errorf("refresh beside it: %v", err)
 	}
 }
+
+// pktinfo sends a datagram from each socket that it can think of out of a device that it names, whatever it is bound to.
+const pktinfo = `
+import socket, struct, sys
+index = socket.if_nametoindex(sys.argv[1])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+try:
+    s.sendmsg([b"astray"], [(socket.IPPROTO_IP, 8, struct.pack("I4s4s", index, b"", b""))], 0, ("198.51.100.2", 9))
+    print("sent")
+except OSError as e:
+    print("refused", e)
+`
+
+// astray checks that a program in FIB 0 cannot send by naming the device of another, but by naming its own.
+func (b *box) astray() {
+	b.t.Helper()
+	c := b.clients[1].CaptureDevice("eth0")
+	if code, out, errs := finish(b.t, b.exec(0, "/usr/bin/python3", "-c", pktinfo, b.bindings[1].Ports[0])); !strings.HasPrefix(out, "refused") {
+		b.t.Errorf("a datagram by the port of another FIB: exit %d, %s%s", code, out, errs)
+	}
+	if code, out, errs := finish(b.t, b.exec(0, "/usr/bin/python3", "-c", pktinfo, b.bindings[0].Ports[0])); out != "sent\n" {
+		b.t.Errorf("a datagram by the FIB's own port: exit %d, %s%s", code, out, errs)
+	}
+	for _, f := range frames(b.t, c.Stop()) {
+		if bytes.Contains(f, []byte("astray")) {
+			b.t.Errorf("the client of another FIB got %q", f)
+		}
+	}
+}
+
+func TestIntegrationExecNamedDevices(t *testing.T) { newNativeBox(t, binding.Rules, 1).astray() }

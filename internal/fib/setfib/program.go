@@ -61,9 +61,10 @@ const (
 func programs(r rule, setsErrno bool) []program {
 	all := []program{{namePrefix + "sock", ebpf.CGroupSock, ebpf.AttachCGroupInetSockCreate, sockCreate(r)}}
 	if r.ports != nil {
-		all = append(all,
-			program{namePrefix + "in", ebpf.CGroupSKB, ebpf.AttachCGroupInetIngress, filter(r, true)},
-			program{namePrefix + "out", ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress, filter(r, false)})
+		all = append(all, program{namePrefix + "out", ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress, filter(r, false)})
+	}
+	if r.ports != nil && r.mark != 0 {
+		all = append(all, program{namePrefix + "in", ebpf.CGroupSKB, ebpf.AttachCGroupInetIngress, filter(r, true)})
 	}
 	if r.addrs != nil {
 		all = append(all,
@@ -93,7 +94,8 @@ func sockCreate(r rule) asm.Instructions {
 }
 
 // filter lets packets pass that come from, or go to, a port of the FIB, or are of the FIB's own sockets over loopback:
-// those have its mark. It holds for sockets that are not bound, and for programs that may change the mark.
+// those have its mark. It holds for sockets that are not bound, for programs that may change the mark, and for datagrams
+// that name another device (IP_PKTINFO, which does not heed what the socket is bound to: net/ipv4/udp.c, udp_sendmsg).
 func filter(r rule, ingress bool) asm.Instructions {
 	c := asm.Instructions{asm.LoadMem(asm.R2, asm.R1, skbDevice, asm.Word)}
 	for _, p := range r.ports {

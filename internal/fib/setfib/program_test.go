@@ -246,7 +246,7 @@ func TestProgramsAreThoseOfTheRule(t *testing.T) {
 	for _, c := range []struct {
 		r    rule
 		want int
-	}{{rule{device: 1}, 1}, {rule{mark: 1, ports: []uint32{2}}, 3}, {rule{mark: 1, ports: []uint32{2, 3}, addrs: map[string][]netip.Addr{}}, 5}} {
+	}{{rule{device: 1}, 1}, {rule{device: 1, ports: []uint32{1, 2}}, 2}, {rule{mark: 1, ports: []uint32{2}}, 3}, {rule{mark: 1, ports: []uint32{2, 3}, addrs: map[string][]netip.Addr{}}, 5}} {
 		l := programs(c.r, true)
 		if len(l) != c.want {
 			t.Errorf("%+v: %d programs, want %d", c.r, len(l), c.want)

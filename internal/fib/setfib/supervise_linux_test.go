@@ -5,8 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"midplane/internal/fib/binding"
 	"midplane/internal/lab"
@@ -136,6 +140,22 @@ func nobodyWithNameServers(t *testing.T, b *box) {
 			t.Errorf("a name in %s: %q, want %q; exit %d, %s", name, got, want, code, errs)
 		}
 	}
+	// The same by the program that users have.
+	text, err := os.ReadFile(lab.Binary(t))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(b.shared, "midplane"), text, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for words, want := range map[string]string{"": peerAddr(0), "hostdns": "no address"} {
+		const program = "import socket\ntry: print(socket.gethostbyname('peer.example.com'))\nexcept OSError: print('no address')"
+		argv := []string{"env", "MIDPLANE_FIB_DIR=" + b.dir, "RES_OPTIONS=timeout:1 attempts:1", b.sharedAs + "/midplane", "fib", "exec", "blue"}
+		argv = append(append(argv, strings.Fields(words)...), "--", "/usr/bin/python3", "-c", program)
+		if code, got, errs := finish(t, b.start(b.asNobody(argv...)...)); code != 0 || strings.TrimSpace(got) != want {
+			t.Errorf("midplane fib exec blue %s: %q, want %q; exit %d, %s", words, got, want, code, errs)
+		}
+	}
 	if code, _, _ := finish(t, b.start(b.asNobody(b.execArgs("blue", "sh", "-c", "exit 42")...)...)); code != 42 {
 		t.Errorf("exit code %d in a user namespace, want 42", code)
 	}
@@ -145,6 +165,45 @@ func nobodyWithNameServers(t *testing.T, b *box) {
 	if code, out, _ := finish(t, trap); code != 43 || !strings.Contains(out, "caught") {
 		t.Errorf("after SIGTERM: exit %d, %q, want 43", code, out)
 	}
+}
+
+// Signals that meet a supervisor or a program in the middle of a socket(2) must not change what it returns, nor leave
+// sockets behind. Go's runtime sends itself such signals (SIGURG) on a busy machine.
+func TestIntegrationExecSupervisedUnderSignals(t *testing.T) {
+	lab.RequireTool(t, "setpriv", "util-linux")
+	b := newNativeBox(t, binding.Rules, 1)
+	b.openSelf()
+	p := b.start(b.asNobody(b.self, "fib-exec", b.dir, "blue", "host-dns", "--", b.self, "fib-sockets")...)
+	p.ExpectLine("ready")
+	var targets []int
+	for _, prefix := range []string{"\x00fib-supervise\x00", "\x00fib-sockets\x00"} {
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, f := range files {
+			if cmd, _ := os.ReadFile(f); strings.HasPrefix(string(cmd), b.self+prefix) {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+				targets = append(targets, pid)
+			}
+		}
+	}
+	if len(targets) != 2 {
+		t.Fatalf("processes %v, want the supervisor and the program", targets)
+	}
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for _, pid := range targets {
+			// To each thread: a signal to the process goes to any that does not block it.
+			tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+			for _, task := range tasks {
+				tid, _ := strconv.Atoi(filepath.Base(task))
+				_ = unix.Tgkill(pid, tid, unix.SIGURG)
+			}
+		}
+	}
+	_ = p.Stdin.Close()
+	code, out, errs := finish(t, p)
+	if code != 0 || !strings.Contains(out, "opened ") || strings.Contains(out, "opened 0") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+	t.Log(strings.TrimSpace(out))
 }
 
 // self2 is the test binary as this machine sees it.

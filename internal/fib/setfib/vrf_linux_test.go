@@ -56,6 +56,7 @@ func TestIntegrationExecVRF(t *testing.T) {
 			}
 		}
 	}
+	b.astray()
 	// ip-vrf(8) knows our processes' FIB by their sockets only; we know those that it started. It needs a mounted tree.
 	b.run("mount", "-t", "cgroup2", "none", "/sys/fs/cgroup")
 	p := b.start("ip", "vrf", "exec", "red", b.self, "fib-serve", "tcp4", ":82", "of ip")

@@ -159,7 +159,8 @@ func TestIntegrationFullTable(t *testing.T) {
 			default:
 				forwarded++
 				if action != redirect || [6]byte(out[:6]) != macs[want.ID] {
-					return fmt.Errorf("%s: action %d, to %x; the library says %v", dst, action, out[:6], want)
+					s, _ := r.Stats(10)
+					return fmt.Errorf("%s: action %d, to %x; the library says %v; counters %v", dst, action, out[:6], want, s)
 				}
 			}
 		}

@@ -51,6 +51,7 @@ func newRouter(t testing.TB, links int, cfg Config) *router {
 		r.IP("link", "add", name, "type", "veth", "peer", "name", peer)
 		r.IP("link", "set", name, "addrgenmode", "none", "up")
 		r.IP("link", "set", peer, "addrgenmode", "none", "up")
+		r.running(t, name)
 		r.in(t, func() error {
 			i, err := net.InterfaceByName(name)
 			if err == nil {
@@ -61,6 +62,22 @@ func newRouter(t testing.TB, links int, cfg Config) *router {
 		})
 	}
 	return r
+}
+
+// running waits until the kernel has seen that both ends of a cable are up.
+func (r *router) running(t testing.TB, name string) {
+	t.Helper()
+	up := func() (up bool) {
+		r.in(t, func() error {
+			i, err := net.InterfaceByName(name)
+			up = err == nil && i.Flags&net.FlagRunning != 0
+			return err
+		})
+		return up
+	}
+	if _, ok := lab.Until(lab.Patience, up); !ok {
+		t.Fatalf("%s does not run", name)
+	}
 }
 
 func (r *router) in(t testing.TB, f func() error) {

@@ -273,6 +273,7 @@ func newFarEnds(t testing.TB, links int, cfg Config) *farEnds {
 		e.hosts = append(e.hosts, h)
 		e.IP("link", "set", fmt.Sprintf("q%d", i), "netns", h.Name(), "name", "eth0")
 		h.IP("link", "set", "eth0", "up")
+		e.running(t, fmt.Sprintf("p%d", i))
 		if err := h.Do(func() error { return errors.Join(attachTo(t, passes, "eth0"), checksumsInSoftware("eth0")) }); err != nil {
 			t.Fatal(err)
 		}
@@ -427,6 +428,14 @@ func TestIntegrationRestartLosesNothing(t *testing.T) {
 			e.table(t, 10)
 			moves() // by the old image, while the new one is built
 			routes()
+			e.ports(t, ports...)
+		} else {
+			set, err := fib.Adopt(e.Memory())
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.set = set
+			e.route(t, 10, fmt.Sprintf("10.99.%d.0/24", i), fib.NextHop{Type: fib.Blackhole})
 			e.ports(t, ports...)
 		}
 		moves()

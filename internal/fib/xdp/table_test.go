@@ -397,3 +397,21 @@ func TestIntegrationGroups(t *testing.T) {
 		t.Errorf("down counted %d", s.Packets[Down])
 	}
 }
+
+// Where the kernel has no route for them, packets without a neighbour are dropped, if configured so.
+func TestIntegrationMissDrops(t *testing.T) {
+	r := newRouter(t, 2, Config{MissDrops: true})
+	r.ports(t, Port{Device: r.links[0], FIB: 10}, Port{Device: r.links[1], FIB: 10})
+	r.route(t, 10, "10.0.0.0/8", via("192.0.2.9", r.links[1]))
+	frame := packet{dmac: r.macs[0], src: "198.51.100.1", dst: "10.1.2.3"}.bytes()
+	if action, _ := r.run(t, frame, r.links[0]); action != drop {
+		t.Errorf("action %d", action)
+	}
+	if s := r.counters(t, 10); s.Packets[NoNeighbour] != 1 {
+		t.Errorf("counted %v", s)
+	}
+	r.neighbour(t, 10, r.links[1], "192.0.2.9", macA)
+	if action, _ := r.run(t, frame, r.links[0]); action != redirect {
+		t.Errorf("with a neighbour: action %d", action)
+	}
+}

@@ -25,7 +25,7 @@ func newBox() *box {
 		b.Rules[f] = []Rule{{Priority: 0, Table: tableLocal, Protocol: protocolKernel}, {Priority: 32766, Table: tableMain, Protocol: protocolKernel}}
 	}
 	b.Rules[MR4] = []Rule{{Priority: 32767, Table: tableDefault, Protocol: protocolKernel}}
-	for _, n := range []string{"ipv4/tcp_l3mdev_accept", "ipv4/udp_l3mdev_accept", "ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect", "ipv6/conf/all/forwarding", "ipv4/conf/all/forwarding"} {
+	for _, n := range []string{"ipv4/tcp_l3mdev_accept", "ipv4/udp_l3mdev_accept", "ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding", "ipv4/conf/all/forwarding"} {
 		b.Settings[Path{"", "net/" + n}] = "0"
 	}
 	return b
@@ -54,6 +54,9 @@ func (b *box) addSettings(space, d string) {
 	}
 	b.Settings[Path{space, "net/ipv6/conf/" + d + "/use_oif_addrs_only"}] = "0"
 	b.Settings[Path{space, "net/ipv6/conf/" + d + "/accept_ra"}] = "1"
+	if _, can := b.Settings[Path{"", forceDefault}]; can {
+		b.Settings[Path{space, "net/ipv6/conf/" + d + "/force_forwarding"}] = "0"
+	}
 }
 
 func (b *box) delSettings(space, d string) {
@@ -178,6 +181,13 @@ func (b *box) do(o Op) error {
 		p := Path{o.Space, o.Path}
 		if _, ok := b.Settings[p]; !ok {
 			return fmt.Errorf("%v: no such file", o)
+		}
+		if p.Name == forwardAll {
+			for q := range b.Settings {
+				if q.Space == p.Space && strings.HasPrefix(q.Name, "net/ipv6/conf/") && strings.HasSuffix(q.Name, "/forwarding") {
+					b.Settings[q] = o.Value
+				}
+			}
 		}
 		b.Settings[p] = o.Value
 	default:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -104,6 +105,13 @@ func (h *host) observe(n Needs) *Kernel {
 			k.Settings[p] = v
 		}
 	}
+	for p, v := range h.Settings {
+		for _, pattern := range n.Patterns {
+			if ok, _ := path.Match(pattern, p.Name); ok && p.Space == "" {
+				k.Settings[p] = v
+			}
+		}
+	}
 	for _, d := range n.Devices {
 		k.Through[d] = slices.Clone(h.Through[d])
 	}
@@ -161,6 +169,9 @@ var devices = []string{"eth0", "eth1", "eth2", "eth3"}
 // drawHost makes a box as somebody may have left it.
 func drawHost(t *rapid.T) *host {
 	h := &host{box: newBox()}
+	if rapid.Bool().Draw(t, "force_forwarding") {
+		h.Settings[Path{"", forceDefault}] = "0"
+	}
 	for _, d := range devices {
 		h.Links[d] = Link{Kind: "veth", Clsact: rapid.Bool().Draw(t, "clsact")}
 		h.addSettings("", d)
@@ -244,6 +255,15 @@ func (h *host) check(t fatal, fibs []FIB) {
 				if !h.Routes[Route{Table: f.ID, Prefix: netip.MustParsePrefix(p), Type: typeUnreachable, Metric: MetricUnreachable}] {
 					t.Fatalf("table %d has no end", f.ID)
 				}
+			}
+		}
+		_, can := h.Settings[Path{"", forceDefault}]
+		if f.Forward && f.Backend != Netns && !can && h.Settings[Path{"", forwardAll}] != "1" {
+			t.Fatalf("FIB %d does not forward", f.ID)
+		}
+		for _, p := range f.Ports {
+			if f.Forward && f.Backend != Netns && can && h.Settings[Path{"", "net/ipv6/conf/" + p.Title() + "/force_forwarding"}] != "1" {
+				t.Fatalf("FIB %d does not forward on %s", f.ID, p.Title())
 			}
 		}
 		if f.Backend == VRF {

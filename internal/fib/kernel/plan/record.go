@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Record is what is kept over a crash: what was found and has to come back, and what was made and does not say so
@@ -19,15 +20,32 @@ type Record struct {
 	Asked map[string][]netip.Prefix `json:"asked,omitempty"`
 }
 
-func (r Record) fib(id uint32) (FIB, bool) {
-	for _, l := range [][]FIB{r.FIBs, r.Leaving} {
-		for _, f := range l {
-			if f.ID == id {
-				return f, true
-			}
+// Validate returns a *FieldError for a record that Make cannot have made: names in it become names of files.
+func (r Record) Validate() error {
+	if err := Validate(r.FIBs); err != nil {
+		return err
+	}
+	for _, s := range r.Spaces {
+		if err := validName("spaces", s); err != nil {
+			return err
 		}
 	}
-	return FIB{}, false
+	for d := range r.Links {
+		if err := validName("links", d); err != nil {
+			return err
+		}
+	}
+	for d := range r.Parked {
+		if err := validName("parked", d); err != nil {
+			return err
+		}
+	}
+	for p := range r.Settings {
+		if !strings.HasPrefix(p, "net/") || strings.Contains(p, "..") {
+			return &FieldError{"settings", p, "a setting below net"}
+		}
+	}
+	return nil
 }
 
 func (r Record) clone() Record {

@@ -84,9 +84,9 @@ func (w *wanted) fib(f *FIB) {
 			value = "1"
 		}
 		w.settings[Path{f.Title(), "net/ipv4/conf/all/forwarding"}] = value
-		w.settings[Path{f.Title(), "net/ipv6/conf/all/forwarding"}] = value
+		w.settings[Path{f.Title(), forwardAll}] = value
 	case f.Forward:
-		w.settings[Path{"", "net/ipv6/conf/all/forwarding"}] = "1" // net/ipv6/ip6_output.c, ip6_forward looks at no other
+		w.settings[Path{"", forwardAll}] = "1" // net/ipv6/ip6_output.c, ip6_forward looks at no other
 	}
 	for _, p := range f.Ports {
 		w.port(f, p)
@@ -213,9 +213,31 @@ func last(p netip.Prefix) netip.Addr {
 
 func noIPv6(device string) Path { return Path{"", "net/ipv6/conf/" + device + "/disable_ipv6"} }
 
+// Writing forwardAll writes forwardEach too (net/ipv6/addrconf.c, addrconf_fixup_forwarding).
+const (
+	forwardAll  = "net/ipv6/conf/all/forwarding"
+	forwardEach = "net/ipv6/conf/*/forwarding"
+	// forceDefault is there if a device can forward without the others (Linux 6.17).
+	forceDefault = "net/ipv6/conf/default/force_forwarding"
+)
+
+// forceForwarding lets only the ports of FIBs that forward do so for IPv6, where the kernel can.
+func (w *wanted) forceForwarding() {
+	delete(w.settings, Path{"", forwardAll})
+	for d, t := range w.targets {
+		if !t.fib.Forward || t.space != "" {
+			continue
+		}
+		force := fmt.Sprintf("net/ipv6/conf/%s/force_forwarding", d)
+		t.settings[force] = "1"
+		w.ofDevices[force] = true
+	}
+}
+
 // Needs is what has to be observed for a Plan.
 type Needs struct {
 	Settings []Path
+	Patterns []string // of settings of home, with * for one name
 	Devices  []string // whose routes go into Kernel.Through
 	Spaces   []string
 }
@@ -256,6 +278,15 @@ func Need(fibs []FIB, r Record) Needs {
 		spaces[s] = true
 	}
 	n := Needs{Devices: sortedKeys(devices), Spaces: sortedKeys(spaces)}
+	if paths[Path{"", forwardAll}] {
+		paths[Path{"", forceDefault}] = true
+		for d, t := range w.targets {
+			if t.fib.Forward && t.space == "" {
+				paths[Path{"", fmt.Sprintf("net/ipv6/conf/%s/force_forwarding", d)}] = true
+			}
+		}
+		n.Patterns = []string{forwardEach}
+	}
 	for p := range paths {
 		n.Settings = append(n.Settings, p)
 	}

@@ -17,6 +17,7 @@ type FIBInfo struct {
 	Device string   `json:"device,omitempty"` // of back end vrf
 	Source string   `json:"source,omitempty"` // the feed, or file, that its other routes are from
 	FIBStats
+	Packets map[string]uint64 `json:"packets,omitempty"` // of the forwarder, by what became of them; only in Stats
 }
 
 // FIBStats are the counts of a FIB.

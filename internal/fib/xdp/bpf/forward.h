@@ -490,12 +490,19 @@ static __always_inline int forward(struct xdp_md *ctx, __u32 ifindex)
 	} else {
 		const __u8 *l3 = data + 14 + tags;
 
-		if (type == bpf_htons(ETH_P_IP))
+		int kind = KIND_NONE;
+
+		if (type == bpf_htons(ETH_P_IP)) {
 			why = parse4(l3, end, &f, &length, &ttl);
-		else
+			if (why == FORWARDED)
+				kind = resolve(p->desc, p->fib, &f, 0);
+		} else {
 			why = parse6(l3, end, &f, &length, &ttl);
+			if (why == FORWARDED)
+				kind = resolve(p->desc, p->fib, &f, 1);
+		}
 		if (why == FORWARDED) {
-			switch (resolve(p->desc, p->fib, &f)) {
+			switch (kind) {
 			case KIND_UNICAST:
 				why = ttl <= 1 ? TTL : find_adjacency(&f, now, length, &e);
 				break;

@@ -91,14 +91,12 @@ static __always_inline __u32 top(const __u8 *base, __u64 mask, __u32 root, __u64
 }
 
 // walk4 looks an IPv4 address (host order) up in a FIB: the next hop's id, 0 for none, or BUSY.
-static __always_inline __u64 walk4(__u32 desc, __u32 dst)
+static __always_inline __u64 walk4(const __u8 *base, __u32 desc, __u32 dst)
 {
-	const __u8 *base = image_base(), *d;
+	const __u8 *d;
 	__u64 mask = image_mask, a = (__u64)dst << 32, epoch, root;
 	__u32 s, best, depth;
 
-	if (!base)
-		return BUSY;
 	d = image_at(base, mask, desc);
 	epoch = WORD(d, 0);
 	root = WORD(d, 1);
@@ -116,14 +114,12 @@ static __always_inline __u64 walk4(__u32 desc, __u32 dst)
 }
 
 // walk6 is walk4 for an IPv6 address in two halves (host order).
-static __always_inline __u64 walk6(__u32 desc, __u64 hi, __u64 lo)
+static __always_inline __u64 walk6(const __u8 *base, __u32 desc, __u64 hi, __u64 lo)
 {
-	const __u8 *base = image_base(), *d;
+	const __u8 *d;
 	__u64 mask = image_mask, epoch, root;
 	__u32 s, best, depth;
 
-	if (!base)
-		return BUSY;
 	d = image_at(base, mask, desc);
 	epoch = WORD(d, 0);
 	root = WORD(d, 2);

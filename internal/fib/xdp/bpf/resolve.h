@@ -5,7 +5,7 @@
 
 #include "image.h"
 
-enum kind { // fib.Type, and group
+enum kind { // as in internal/fib/image
 	KIND_NONE,
 	KIND_UNICAST,
 	KIND_LOCAL,
@@ -14,8 +14,9 @@ enum kind { // fib.Type, and group
 	KIND_PROHIBIT,
 	KIND_LOOKUP,
 	KIND_GROUP,
-	// not in the image:
-	KIND_DOWN,  // the next hop, or all of the group, is out of use
+	KIND_ABSENT, // a lookup in a FIB that does not exist
+	// not in the image, where a kind has 8 bits:
+	KIND_DOWN = 256, // the next hop, or all of the group, is out of use
 	KIND_DEPTH, // too many FIBs after each other
 	KIND_BUSY,  // the writer was too quick
 };
@@ -98,7 +99,7 @@ __noinline __u64 member(struct flow *f, __u64 entry)
 }
 
 // lookup does one FIB.
-static __always_inline int lookup(struct flow *f)
+static __always_inline int lookup(struct flow *f, int v6)
 {
 	const __u8 *base = image_base();
 	__u64 mask = image_mask, id, entry, epoch, dir;
@@ -110,7 +111,7 @@ static __always_inline int lookup(struct flow *f)
 	epoch = WORD(base, H_HOP_EPOCH);
 	f->epoch = epoch;
 	f->fib = WORD(image_at(base, mask, f->desc), D_ID);
-	id = f->v6 ? walk6(f->desc, f->to_hi, f->to_lo) : walk4(f->desc, f->to_lo);
+	id = v6 ? walk6(base, f->desc, f->to_hi, f->to_lo) : walk4(base, f->desc, f->to_lo);
 	if (id & BUSY)
 		return KIND_BUSY;
 	if (!id)
@@ -122,17 +123,14 @@ static __always_inline int lookup(struct flow *f)
 		entry = member(f, entry);
 	f->entry = entry;
 	kind = entry & ENTRY_DOWN ? KIND_DOWN : ENTRY_KIND(entry);
-	if (kind == KIND_LOOKUP) {
+	if (kind == KIND_LOOKUP)
 		f->desc = entry;
-		if (!f->desc)
-			kind = KIND_NONE;
-	}
 	return WORD(base, H_HOP_EPOCH) == epoch ? kind : KIND_BUSY;
 }
 
 __noinline int lookup_again(struct flow *f)
 {
-	return f ? lookup(f) : KIND_BUSY;
+	return f ? lookup(f, f->v6) : KIND_BUSY;
 }
 
 // follow goes on after a first lookup that found KIND_LOOKUP, or KIND_BUSY in desc.
@@ -159,12 +157,12 @@ __noinline int follow(struct flow *f, int kind, __u32 desc, __u32 fib)
 }
 
 // resolve says what is to happen to the packet of a flow that is looked up in the FIB fib, whose descriptor is desc.
-static __always_inline int resolve(__u32 desc, __u32 fib, struct flow *f)
+static __always_inline int resolve(__u32 desc, __u32 fib, struct flow *f, int v6)
 {
 	int kind;
 
 	f->desc = desc;
-	kind = lookup(f);
+	kind = lookup(f, v6);
 	if (f->fib != (D_IN_USE | fib))
 		return KIND_NONE; // removed, or used again for another one
 	if (kind == KIND_BUSY || kind == KIND_LOOKUP)
