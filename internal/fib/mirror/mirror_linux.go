@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -114,7 +115,7 @@ func dial(namespace string, buffer int) (*netlink.Conn, error) {
 	return conn, nil
 }
 
-// batch is what one read of notifications gave. lost says that some were dropped before it.
+// batch is what one read of notifications gave. lost says that some were dropped, and that a dump can tell them now.
 type batch struct {
 	msgs []netlink.Message
 	lost bool
@@ -148,15 +149,30 @@ func (m *Mirror) Run(ctx context.Context) error {
 }
 
 // read passes notifications on. When nobody takes them it waits, and the kernel drops what does not fit its buffer.
+//
+// The kernel tells of drops once, and drops on in silence until the buffer has been emptied (net/netlink/af_netlink.c,
+// netlink_overrun and netlink_rcv_wake: NETLINK_S_CONGESTED). A dump that began before that would miss what was dropped
+// after it, so that the loss is passed on only then; what is read until then is older than the dump, and left out.
 func (m *Mirror) read(ctx context.Context, conn *netlink.Conn, in chan<- batch) {
+	lost := false
 	for {
 		if m.paused != nil {
 			m.paused()
 		}
 		msgs, err := conn.Receive()
-		b := batch{msgs: msgs, lost: overflowed(err)}
-		if err != nil && !b.lost {
+		b := batch{msgs: msgs}
+		switch {
+		case overflowed(err):
+			lost = true
+		case err != nil:
 			b.err = err
+		}
+		if lost && b.err == nil {
+			b.msgs = nil
+			if b.err = emptied(conn); overflowed(b.err) || errors.Is(b.err, errFilled) {
+				continue
+			}
+			lost, b.lost = false, true
 		}
 		select {
 		case in <- b:
@@ -167,6 +183,30 @@ func (m *Mirror) read(ctx context.Context, conn *netlink.Conn, in chan<- batch) 
 			return
 		}
 	}
+}
+
+var errFilled = errors.New("there is more to read")
+
+// emptied returns nil when there is nothing to read, errFilled when there is, and what the socket reports else.
+func emptied(conn *netlink.Conn) error {
+	rc, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var one [1]byte
+	got := errFilled
+	if err := rc.Read(func(fd uintptr) bool {
+		if _, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); err != nil {
+			got = err
+		}
+		return true
+	}); err != nil {
+		return err
+	}
+	if errors.Is(got, syscall.EAGAIN) {
+		return nil
+	}
+	return got
 }
 
 // Flush removes all that was mirrored from the FIBs. Run must not run.
