@@ -273,10 +273,10 @@ func (w *watched) probes(r *rand.Rand, universe []netip.Prefix, index map[netip.
 
 // check looks one address up and says whether the answer is one that it had in the meantime. exact says that there was
 // only one such answer, known that there was a bound at all.
-func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (err error, exact, known bool) {
+func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (exact, known bool, err error) {
 	var before [64]uint64
 	if len(p.chain) > len(before) {
-		return fmt.Errorf("%d prefixes contain %v", len(p.chain), p.addr), false, false
+		return false, false, fmt.Errorf("%d prefixes contain %v", len(p.chain), p.addr)
 	}
 	for i, c := range p.chain {
 		before[i] = w.state[c].Load()
@@ -287,7 +287,7 @@ func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (err error, ex
 	for i, c := range p.chain {
 		values, k, known := could(before[i], w.state[c].Load())
 		if !known {
-			return nil, false, false
+			return false, false, nil
 		}
 		absent := false
 		for _, v := range values[:k] {
@@ -309,9 +309,9 @@ func (w *watched) check(p *probe, lookup func(netip.Addr) uint32) (err error, ex
 		n = 1
 	}
 	if !slices.Contains(can[:n], got) {
-		return fmt.Errorf("lookup %v: %d, but while it was under way there were only %v", p.addr, got, can[:n]), false, true
+		return false, true, fmt.Errorf("lookup %v: %d, but while it was under way there were only %v", p.addr, got, can[:n])
 	}
-	return nil, n == 1, true
+	return n == 1, true, nil
 }
 
 // hotPrefixes is how many prefixes side by side get a good part of the updates and of the lookups, so that they meet.
@@ -366,7 +366,7 @@ func TestChurn(t *testing.T) {
 					if r.IntN(2) == 0 {
 						p = &probes[len(probes)-1-r.IntN(500)]
 					}
-					err, only, known := w.states.check(p, lookup)
+					only, known, err := w.states.check(p, lookup)
 					if err != nil {
 						t.Error(err)
 						return

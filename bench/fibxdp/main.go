@@ -1,3 +1,5 @@
+//go:build linux && amd64
+
 // Command fibxdp measures the XDP forwarder against the kernel's own means with a full Internet table: bpf_fib_lookup on
 // the kernel's table, BPF_MAP_TYPE_LPM_TRIE, and, end to end over veth, the kernel's forwarding of the same traffic.
 // Every round runs all of them one after the other, so that what else happens on the machine meets each alike; medians

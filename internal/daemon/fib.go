@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 
 	"midplane/fib"
 	"midplane/internal/api/fibapi"
@@ -61,7 +62,15 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 	}
 	watch, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
-	if err := watchDevices(watch, func() { links.forget(); c.LinksChanged() }); err != nil {
+	changed := func() { links.forget(); c.LinksChanged() }
+	if c.kernel != nil {
+		c.wg.Go(func() {
+			if err := c.kernel.k.WatchDevices(watch, changed); watch.Err() == nil {
+				log.Error("devices are not watched any more", "err", err)
+			}
+		})
+		c.wg.Go(func() { c.kernel.refresh(watch) })
+	} else if err := watchDevices(watch, changed); err != nil {
 		return nil, errors.Join(fmt.Errorf("watching devices: %w", err), c.Close())
 	}
 	return c, nil
@@ -79,6 +88,7 @@ func (c *fibControl) Close() error {
 	var errs []error
 	if c.cancel != nil {
 		c.cancel()
+		c.wg.Wait()
 	}
 	if c.Service != nil {
 		errs = append(errs, c.Service.Close())
@@ -101,6 +111,7 @@ type fibControl struct {
 	forward *forwarder  // nil: none
 	links   *fibLinks
 	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 	log     *slog.Logger
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"midplane/fib"
 	"midplane/internal/fib/binding"
@@ -48,6 +49,24 @@ func openKernel(ctx context.Context, dir string, set *fib.Set, links *fibLinks, 
 	}
 	s.noteNetns()
 	return s, nil
+}
+
+// refreshEvery is how often what belongs to programs is looked after: cgroups whose programs have ended go.
+const refreshEvery = time.Minute
+
+func (s *kernelSide) refresh(ctx context.Context) {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if _, err := setfib.Refresh(s.dir); err != nil {
+				s.log.Warn("programs in FIBs", "err", err)
+			}
+		}
+	}
 }
 
 // noteNetns tells the devices which FIBs are namespaces.

@@ -17,15 +17,14 @@ var absent = []string{"metric", "preference", "src", "mtu", "tos", "dsfield", "r
 // route is a route as it is read.
 type route struct {
 	spec.Route
-	fib     string
-	prefix  string
-	scope   string
-	onlink  bool
-	via     netip.Addr
-	dev     string
-	weight  int
-	lookup  string
-	hasHops bool
+	fib    string
+	prefix string
+	scope  string
+	onlink bool
+	via    netip.Addr
+	dev    string
+	weight int
+	lookup string
 }
 
 // hopKeys are the key words of one way out.

@@ -111,7 +111,7 @@ func TestServerAnswersAndCloses(t *testing.T) {
 	if err := v.LastError(); err != nil && !errors.Is(err, ErrVersion) {
 		t.Error(err)
 	}
-	c = dialServed(t, v, addr) // and is ready for the next
+	dialServed(t, v, addr) // and is ready for the next
 	send(t, c, frame(add("10.9.0.0/16", 1)))
 	if f := answered(t, c); f != rtnl.RouteOffload {
 		t.Fatalf("flags %#x", f)
@@ -172,7 +172,7 @@ func TestHalfAFrameThenSilence(t *testing.T) {
 	answered(t, c)
 	send(t, c, frame(add("11.0.0.0/8", 1))[:20])
 	closed(t, c)
-	c = dialServed(t, v, addr)
+	dialServed(t, v, addr)
 	if n, _ := v.Counters(); n.BadPartial != 1 || n.Cut != 1 {
 		t.Errorf("%+v", n)
 	}

@@ -32,8 +32,9 @@ type Kernel struct {
 
 	resolver resolver
 
-	change sync.Mutex    // guards what follows
-	fibs   []FIB         // as last applied
+	change sync.Mutex // guards what follows
+	fibs   []FIB      // as last applied
+	byID   map[uint32]FIB
 	watch  chan struct{} // closed and made anew when fibs has changed
 }
 
@@ -61,7 +62,7 @@ func Open(c Config) (*Kernel, error) {
 		_ = k.lock.Close()
 		return nil, err
 	}
-	k.fibs = k.rec.FIBs
+	k.remember(k.rec.FIBs)
 	return k, nil
 }
 
@@ -115,9 +116,17 @@ func (k *Kernel) changed(fibs []FIB) {
 	k.resolver.mu.Lock()
 	k.resolver.clear() // namespaces may be others
 	k.resolver.mu.Unlock()
-	k.fibs = fibs
+	k.remember(fibs)
 	close(k.watch)
 	k.watch = make(chan struct{})
+}
+
+// remember keeps what was applied. The caller holds k.change, or is alone.
+func (k *Kernel) remember(fibs []FIB) {
+	k.fibs, k.byID = fibs, map[uint32]FIB{}
+	for _, f := range fibs {
+		k.byID[f.ID] = f
+	}
 }
 
 // Apply implements API.
@@ -140,6 +149,10 @@ func (k *Kernel) Apply(ctx context.Context, fibs []FIB) (Report, error) {
 // resolve gives each FIB a back end that works, and ports their names.
 func (k *Kernel) resolve(fibs []FIB) ([]FIB, error) {
 	l := slices.Clone(fibs)
+	now := map[uint32]Backend{}
+	for _, f := range k.rec.FIBs {
+		now[f.ID] = f.Backend
+	}
 	for i := range l {
 		f := &l[i]
 		f.Ports = slices.Clone(f.Ports)
@@ -147,9 +160,8 @@ func (k *Kernel) resolve(fibs []FIB) ([]FIB, error) {
 			f.Ports[j].Device = f.Ports[j].Title()
 		}
 		if f.Backend == Auto {
-			at := slices.IndexFunc(k.rec.FIBs, func(old FIB) bool { return old.ID == f.ID })
-			if at >= 0 {
-				f.Backend = k.rec.FIBs[at].Backend
+			if old, ok := now[f.ID]; ok {
+				f.Backend = old
 				continue
 			}
 			if err := k.first(f); err != nil {
@@ -236,20 +248,16 @@ func (k *Kernel) begin(before plan.Record) error {
 	}
 	old, _ := binding.Load(k.config.Dir) // a broken file is replaced
 	k.rec = before
-	now := k.bindings(before.FIBs)
-	kept := slices.DeleteFunc(old, func(b binding.Binding) bool {
-		return !slices.ContainsFunc(now, func(n binding.Binding) bool { return equal(b, n) })
-	})
-	if len(kept) == len(old) {
+	now := map[uint32]binding.Binding{}
+	for _, b := range k.bindings(before.FIBs) {
+		now[b.FIB] = b
+	}
+	count := len(old)
+	kept := slices.DeleteFunc(old, func(b binding.Binding) bool { return !reflect.DeepEqual(b, now[b.FIB]) })
+	if len(kept) == count {
 		return nil
 	}
 	return k.saveBindings(kept)
-}
-
-func equal(a, b binding.Binding) bool {
-	same := slices.Equal(a.Ports, b.Ports) && slices.Equal(a.DNS, b.DNS)
-	a.Ports, b.Ports, a.DNS, b.DNS = nil, nil, nil, nil
-	return same && a.FIB == b.FIB && a.Name == b.Name && a.Backend == b.Backend && a.Device == b.Device && a.Mark == b.Mark && a.Netns == b.Netns
 }
 
 // settle puts on record what is, and how it is entered.
@@ -408,25 +416,12 @@ func (k *Kernel) mine(name string) string {
 	return fmt.Sprintf("%s%s of %d", plan.AliasPrefix, name, k.netns)
 }
 
-// port returns the FIB and its port of a device.
-func (k *Kernel) port(id fib.ID, device string) (FIB, Port, error) {
-	f, err := k.fib(id)
-	if err != nil {
-		return f, Port{}, err
-	}
-	for _, p := range f.Ports {
-		if p.Title() == device {
-			return f, p, nil
-		}
-	}
-	return f, Port{}, &fib.OpError{Op: "find", What: fmt.Sprintf("device %s in fib %d", device, id), Err: fib.ErrNotFound}
-}
-
+// fib returns a FIB that was applied.
 func (k *Kernel) fib(id fib.ID) (FIB, error) {
-	for _, f := range k.FIBs() {
-		if f.ID == uint32(id) {
-			return f, nil
-		}
+	k.change.Lock()
+	defer k.change.Unlock()
+	if f, ok := k.byID[uint32(id)]; ok {
+		return f, nil
 	}
 	return FIB{}, &fib.OpError{Op: "find", What: "fib " + id.String(), Err: fib.ErrNotFound}
 }

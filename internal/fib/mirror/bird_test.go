@@ -17,7 +17,8 @@ import (
 	"midplane/internal/lab"
 )
 
-// bird starts BIRD in the namespace with static routes, which it writes to tables 100 (IPv4) and 200 (IPv6).
+// bird starts BIRD in the namespace with static routes, which it writes to tables 100 (IPv4) and 200 (IPv6). It scans
+// them often, because it loses notifications itself when it writes fast, and corrects what it missed with a scan.
 func (k *kernel) bird(dir string, first, n4, n6 int, persist bool) *lab.Proc {
 	k.t.Helper()
 	keep := ""
@@ -28,8 +29,8 @@ func (k *kernel) bird(dir string, first, n4, n6 int, persist bool) *lab.Proc {
 	fmt.Fprintf(&b, `router id 10.0.1.1;
 log stderr { warning, error, fatal, bug };
 protocol device { }
-protocol kernel k4 { kernel table 100; %[1]s scan time 3600; ipv4 { export all; import none; }; }
-protocol kernel k6 { kernel table 200; %[1]s scan time 3600; ipv6 { export all; import none; }; }
+protocol kernel k4 { kernel table 100; %[1]s scan time 3; ipv4 { export all; import none; }; }
+protocol kernel k6 { kernel table 200; %[1]s scan time 3; ipv6 { export all; import none; }; }
 protocol static s4 { ipv4;
 `, keep)
 	for i := first; i < first+n4; i++ {

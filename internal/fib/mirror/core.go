@@ -42,6 +42,8 @@ type Counters struct {
 	Interrupts uint64 // dumps that the kernel said, or that the mirror saw, were not of one moment
 	Resyncs    uint64 // resynchronisations that were completed, the first included
 	Retries    uint64 // dumps that had to be taken again
+	Proofs     uint64 // resynchronisations after which the FIBs had just as many routes as the dump
+	Mismatches uint64 // those after which they had not; one more follows
 	Swept      uint64 // routes that resynchronisations removed
 	Dead       uint64 // routes passed over because all their next hops are dead
 	Links      uint64 // changes of links and addresses that made for a resynchronisation
@@ -61,6 +63,9 @@ type core struct {
 	hop   rtnl.NextHop
 	to    feed.Route
 	obj   feed.Object
+
+	routes     int64 // that the dump being read has given to the feed
+	mismatched bool  // the last proof failed
 }
 
 func newCore(set *fib.Set, tables map[uint32]fib.ID, open func(uint32) (feed.Table, fib.ID, error), maxAlternates int) *core {
@@ -249,7 +254,12 @@ func (c *core) dumped(typ uint16, b []byte) {
 		use, usable := c.decode(b)
 		if use && usable && c.leads() {
 			c.to.Mode = feed.Append
-			c.applied(c.sink.Add(&c.to))
+			same := c.sink.Counters().Unchanged
+			err := c.sink.Add(&c.to)
+			c.applied(err)
+			if err == nil && c.sink.Counters().Unchanged == same { // else two routes of the kernel are one for a FIB
+				c.routes++
+			}
 		} else if use {
 			c.n.Dead++
 		}
@@ -259,11 +269,29 @@ func (c *core) dumped(typ uint16, b []byte) {
 }
 
 // mark begins a resynchronisation, sweep ends it.
-func (c *core) mark() { c.sink.Mark() }
+func (c *core) mark() {
+	c.sink.Mark()
+	c.routes = 0
+}
 
 func (c *core) sweep() {
 	c.n.Swept += uint64(c.sink.Sweep())
 	c.n.Resyncs++
+}
+
+// prove compares how many routes the feed has in the FIBs, those that wait behind better ones among them, with how many
+// the dump gave it. It is to be asked when nothing was notified since mark. again says that another dump shall follow,
+// which is so once: what stays different then is for a person to look at, and counted.
+func (c *core) prove() (again bool) {
+	if c.sink.Counters().Routes == c.routes {
+		c.n.Proofs++
+		c.mismatched = false
+		return false
+	}
+	c.n.Mismatches++
+	again = !c.mismatched
+	c.mismatched = true
+	return again
 }
 
 // overflowed says whether an error of receiving means that notifications were dropped.

@@ -163,12 +163,22 @@ func TestSweep(t *testing.T) {
 	s.c.dumped(rtnl.NewRoute, payload(t, unicast("12.0.0.0/8", 10, "192.0.2.4")))
 	s.want("10.0.0.0/8", "via 192.0.2.1 dev 3") // it goes on forwarding meanwhile
 	s.c.sweep()
+	if s.c.prove() || s.c.n.Proofs != 1 {
+		t.Errorf("three routes, and not as many in the books: %+v", s.c.sink.Counters())
+	}
 	s.want("10.0.0.0/8", "")
 	s.want("11.0.0.0/8", "via 192.0.2.9 dev 3")
 	s.want("12.0.0.0/8", "via 192.0.2.3 dev 3")
 	s.say(rtnl.DelRoute, 0, unicast("12.0.0.0/8", 10, "192.0.2.3"))
 	s.want("12.0.0.0/8", "via 192.0.2.4 dev 3")
-	if n := s.c.n; n.Swept != 1 || n.Resyncs != 1 || n.Dumped != 3 {
+	// A route that was lost to the books is found, and asked about once.
+	s.c.mark()
+	s.c.sweep()
+	s.c.routes = 1
+	if !s.c.prove() || s.c.prove() || s.c.n.Mismatches != 2 {
+		t.Errorf("%+v", s.c.n)
+	}
+	if n := s.c.n; n.Swept != 3 || n.Resyncs != 2 || n.Dumped != 3 {
 		t.Errorf("%+v", n)
 	}
 }

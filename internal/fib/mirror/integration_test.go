@@ -51,7 +51,7 @@ func TestIntegrationRandomOperations(t *testing.T) {
 	}
 	s := k.m.Status()
 	t.Logf("%+v", s)
-	if s.Resyncs == resyncs || s.Overflows != 0 {
+	if s.Resyncs == resyncs || s.Overflows != 0 || s.Proofs == 0 || s.Mismatches != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -160,7 +160,7 @@ func TestIntegrationOverflow(t *testing.T) {
 		t.Errorf("%d routes stay", got)
 	}
 	s := m.Status()
-	if first.Overflows == 0 || s.Overflows == first.Overflows || s.Swept == 0 {
+	if first.Overflows == 0 || s.Proofs == 0 || s.Mismatches != 0 || s.Overflows == first.Overflows || s.Swept == 0 {
 		t.Errorf("nothing was lost: %+v", s)
 	}
 	t.Logf("%+v", s)

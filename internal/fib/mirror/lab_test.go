@@ -136,7 +136,7 @@ func (k *kernel) routes(id fib.ID) int {
 	return a + b
 }
 
-// hop returns where a prefix of FIB 100 leads, in words with names of devices as numbers.
+// get returns where a prefix of FIB 100 leads, in words, with d for any device; "" when it is not there.
 func (k *kernel) get(prefix string) string {
 	k.t.Helper()
 	t, _ := k.set.Table(100)
@@ -146,7 +146,7 @@ func (k *kernel) get(prefix string) string {
 			k.t.Fatal(err)
 		}
 		if d.Prefix.String() == prefix {
-			w = diff.Words(d.A, func(i uint32) string { return fmt.Sprint("d") })
+			w = diff.Words(d.A, func(uint32) string { return "d" })
 		}
 	}
 	return w
@@ -154,7 +154,7 @@ func (k *kernel) get(prefix string) string {
 
 func none(func(diff.Route, error) bool) {}
 
-// operations writes random commands: everything that changes routes. small keeps to few prefixes, so that they collide.
+// operations writes random commands, of everything that changes routes, on few prefixes, so that they meet.
 func operations(rng *rand.Rand, n int) string {
 	var b strings.Builder
 	gw4 := []string{"via 10.0.1.2 dev a0", "via 10.0.1.3 dev a0", "via 10.0.2.2 dev b0", "via 10.0.2.3 dev b0"}
@@ -164,11 +164,10 @@ func operations(rng *rand.Rand, n int) string {
 		six := rng.IntN(2) == 0
 		table := []int{100, 200, 254}[rng.IntN(3)]
 		metric := 10 * (1 + rng.IntN(3))
-		gw, prefix, fam := gw4, fmt.Sprintf("172.16.%d.0/%d", rng.IntN(8)*4, 22+rng.IntN(3)), "-4"
+		gw, prefix := gw4, fmt.Sprintf("172.16.%d.0/%d", rng.IntN(8)*4, 22+rng.IntN(3))
 		if six {
-			gw, prefix, fam = gw6, fmt.Sprintf("2001:db8:f%d::/%d", rng.IntN(8), 48+rng.IntN(3)*8), "-6"
+			gw, prefix = gw6, fmt.Sprintf("2001:db8:f%d::/%d", rng.IntN(8), 48+rng.IntN(3)*8)
 		}
-		_ = fam
 		switch rng.IntN(14) {
 		case 0, 1:
 			fmt.Fprintf(&b, "route add %s table %d metric %d %s\n", prefix, table, metric, pick(gw))

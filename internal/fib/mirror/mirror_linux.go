@@ -285,6 +285,9 @@ func (m *Mirror) resync(ctx context.Context, in <-chan batch) (again bool, err e
 		}
 		if err == nil {
 			m.core.sweep()
+			if len(d.queue) == 0 && m.core.prove() {
+				again = true
+			}
 			m.mu.Unlock()
 			return again, nil
 		}

@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"strconv"
+	"sync"
 
 	"midplane/fib"
 	"midplane/internal/fib/service/spec"
@@ -56,7 +57,13 @@ func (c *Source) title() string {
 }
 
 func (s *Service) startFeed(f *feedState) error {
-	run, err := s.feeds.Start(f.Feed, func(table uint32) (*Source, error) { return s.target(f.Feed, table) })
+	run, err := s.feeds.Start(f.Feed, func(table uint32) (*Source, error) {
+		c, err := s.target(f.Feed, table)
+		if err != nil {
+			f.missed.add(table)
+		}
+		return c, err
+	})
 	if err != nil {
 		return err
 	}
@@ -130,10 +137,40 @@ func (s *Service) endFeed(f *feedState) {
 	}
 }
 
-// newFIB lets feeds that feed any FIB say again what they have for one that was not there.
-func (s *Service) newFIB() {
+// misses are the tables that a feed spoke of while there was no FIB for them.
+type misses struct {
+	mu     sync.Mutex
+	tables map[uint32]struct{}
+	many   bool
+}
+
+// maxMisses bounds them; with more, every new FIB counts as missed.
+const maxMisses = 4096
+
+func (m *misses) add(table uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.many = m.many || len(m.tables) >= maxMisses; m.many {
+		return
+	}
+	if m.tables == nil {
+		m.tables = map[uint32]struct{}{}
+	}
+	m.tables[table] = struct{}{}
+}
+
+func (m *misses) take(table uint32) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, missed := m.tables[table]
+	delete(m.tables, table)
+	return missed || m.many
+}
+
+// newFIB lets feeds that feed any FIB say again what they had for one that was not there.
+func (s *Service) newFIB(id fib.ID) {
 	for _, f := range s.running {
-		if f.FIB == "" && f.run != nil {
+		if f.FIB == "" && f.run != nil && f.missed.take(uint32(id)) {
 			if err := f.run.Resync(); err != nil {
 				s.log.Warn("feed", "name", f.Name, "err", err)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"midplane/fib"
@@ -206,7 +207,7 @@ func (s *Service) ready(id fib.ID, p spec.Port) bool {
 	return ok
 }
 
-// restoreKernel makes the kernel have what is wanted, after a start. What does not go is in the log: the tables are there
+// restoreKernel makes the kernel have what is wanted, after a start or when somebody changed it. What does not go is in the log: the tables are there
 // all the same.
 func (s *Service) restoreKernel(ctx context.Context) {
 	if s.kern == nil {
@@ -221,17 +222,41 @@ func (s *Service) restoreKernel(ctx context.Context) {
 	complain("FIBs and ports", s.kern.Restore(ctx, s.kernelFIBs(s.ready)))
 	s.retry()
 	complain("forwarder", s.setForward())
-	for k, n := range s.neighs {
-		if f := s.fibs[k.fib]; f != nil && f.Backend != spec.None {
-			complain("neigh "+k.dst.String(), s.kern.SetNeigh(k.fib, n.v, false))
-		}
-	}
+	s.restoreNeighs(complain)
 	for _, f := range s.fibs {
 		if f.Backend != spec.None {
-			if f.Kernel != spec.KernelAll || f.load != nil {
-				complain("routes", s.kern.SyncRoutes(ctx, f.t, s.keep(f)))
-			}
 			s.follow(f)
+			if f.Kernel != spec.KernelAll {
+				complain("routes", s.kern.SyncRoutes(ctx, f.t, s.keep(f)))
+				continue
+			}
+			f.mu.Lock()
+			f.touchAll() // a large table is not waited for
+			f.mu.Unlock()
+		}
+	}
+}
+
+// restoreNeighs enters the neighbours that are wanted and that the kernel has not, such as after their device was down.
+func (s *Service) restoreNeighs(complain func(string, error)) {
+	have := map[fib.ID]map[neighKey]string{}
+	for k, n := range s.neighs {
+		f, p := s.fibs[k.fib], s.ports[k.dev]
+		if f == nil || p == nil || f.Backend == spec.None || !s.ready(k.fib, p.Port) {
+			continue
+		}
+		if have[k.fib] == nil {
+			have[k.fib] = map[neighKey]string{}
+			l, err := s.kern.Neighs(k.fib, "")
+			complain("neighbours", err)
+			for _, i := range l {
+				if slices.Contains(i.State, "PERMANENT") {
+					have[k.fib][neighKey{k.fib, i.Dev, i.Dst}] = i.LLAddr
+				}
+			}
+		}
+		if !strings.EqualFold(have[k.fib][k], n.v.LLAddr) {
+			complain("neigh "+k.dst.String(), s.kern.SetNeigh(k.fib, n.v, false))
 		}
 	}
 }

@@ -169,6 +169,7 @@ func (s *Service) fill(f *fibState, name string, kept []fib.Route) (skipped int,
 			}
 		}
 	}()
+	via := map[string]uint32{}
 	// Once through the whole file before anything is changed: it may be damaged.
 	err = readTable(name, func(r spec.Route, p netip.Prefix, n int) error {
 		if p.IsValid() {
@@ -176,6 +177,9 @@ func (s *Service) fill(f *fibState, name string, kept []fib.Route) (skipped int,
 				skipped++
 			}
 			return nil
+		}
+		for _, h := range r.Hops {
+			via[h.Dev], _ = s.links.Index(f.ID, h.Dev)
 		}
 		to, err := s.way(f, r)
 		if err != nil {
@@ -214,9 +218,25 @@ func (s *Service) fill(f *fibState, name string, kept []fib.Route) (skipped int,
 		err = readErr
 	}
 	if err == nil {
-		f.source = &Source{s: s, f: f, kind: fileSource}
+		f.source, f.via = &Source{s: s, f: f, kind: fileSource}, via
 	}
 	return skipped, err
+}
+
+// refill reads a FIB's file again when its devices are others than they were.
+func (s *Service) refill(f *fibState) {
+	if f.load == nil || f.load.v.File == "" {
+		return
+	}
+	for dev, was := range f.via {
+		if now, _ := s.links.Index(f.ID, dev); now == was {
+			continue
+		}
+		if _, err := s.fill(f, filepath.Join(s.dir, f.load.v.File), nil); err != nil {
+			s.log.Error("loaded table", "fib", f.title(), "err", err)
+		}
+		return
+	}
 }
 
 // dump writes the routes of a FIB's source into a file.

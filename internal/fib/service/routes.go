@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 
@@ -304,14 +305,19 @@ func (s *Service) moved(f *fibState, p netip.Prefix, to way) bool {
 	return false
 }
 
-// LinksChanged tells that devices came, went or have other names or indexes.
+// LinksChanged tells that devices came, went, or have other names, indexes or addresses, or that somebody changed what the
+// kernel side made. It brings all in line again.
 func (s *Service) LinksChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
+	s.restoreKernel(context.Background())
 	s.retry()
+	for _, f := range s.fibs {
+		s.refill(f)
+	}
 	if err := s.setForward(); err != nil {
 		s.log.Error("forwarder", "err", err)
 	}

@@ -149,6 +149,7 @@ type fibState struct {
 	shadow map[netip.Prefix]fib.NextHopID // of the source, hidden by static ones; held
 	source *Source                        // who else writes, nil nobody
 	load   *item[spec.Load]               // the file that was loaded, if that is the source
+	via    map[string]uint32              // the devices of the loaded file, as they were when it was read; 0: not there
 	gone   bool
 	stale  bool // it has routes of before the start
 
@@ -195,11 +196,13 @@ type feedState struct {
 	config bool
 	run    Feed
 	err    error // it did not start
+
+	missed misses
 }
 
 type counts struct {
-	changes, refused, batches, snapshots, damaged, pendingHops atomic.Uint64
-	kernelErrs, feedErrs                                       atomic.Uint64
+	changes, refused, snapshots atomic.Uint64
+	kernelErrs, feedErrs        atomic.Uint64
 }
 
 // Open makes the Service: it reads the state directory, realises it and what the configuration says, and starts the feeds.

@@ -36,7 +36,6 @@ func (l *testLinks) Tags(fib.ID, string) (uint32, uint16, uint16) { return 0, 0,
 // testFeeds gives the test the sources.
 type testFeeds struct {
 	target func(uint32) (*Source, error)
-	s      *Service
 }
 
 func (f *testFeeds) Check(spec.Feed) error { return nil }

@@ -221,7 +221,7 @@ func (s *Service) afterwards(ops []spec.Op) {
 			s.purge(id)
 			s.sweepFiles()
 		case spec.FIBAdd:
-			s.newFIB()
+			s.newFIB(op.NewFIB.ID)
 		case spec.LoadSet, spec.LoadDel:
 			s.sweepFiles()
 		}

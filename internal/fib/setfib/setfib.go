@@ -7,7 +7,7 @@
 //	vrf       a cgroup whose BPF program binds each socket to the VRF device   CAP_BPF, CAP_NET_ADMIN, a writable cgroup
 //	rules     the same with mark and port, and filters of what comes and goes  the same
 //	netns     the FIB's network namespace                                      CAP_SYS_ADMIN
-//	vrf,      without privileges: a supervisor opens the program's sockets     Linux 5.14
+//	vrf,      without privileges: a supervisor opens the program's sockets     Linux 5.19
 //	rules     (seccomp user notification)
 //
 // Children inherit it in each case, whatever they execute. A program that has the privileges to leave (root, mostly)

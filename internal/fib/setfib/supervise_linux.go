@@ -86,7 +86,9 @@ func installFilter(filter []unix.SockFilter) (*os.File, error) {
 		return nil, fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", err)
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&program)))
+	// Once the supervisor has a question, only the end of the program ends its wait: it neither asks again nor loses the answer.
+	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 	switch errno {
 	case 0:
 		unix.CloseOnExec(int(fd))
@@ -94,7 +96,7 @@ func installFilter(filter []unix.SockFilter) (*os.File, error) {
 	case unix.EBUSY:
 		return nil, errors.New("this process has a seccomp supervisor already (it is in a FIB without privileges, or in a container that uses one), and the kernel allows one")
 	case unix.EINVAL, unix.ENOSYS:
-		return nil, &sys.UnsupportedError{Feature: "seccomp user notification", MinKernel: "5.14", Err: errno}
+		return nil, &sys.UnsupportedError{Feature: "seccomp user notification with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", MinKernel: "5.19", Err: errno}
 	}
 	return nil, fmt.Errorf("seccomp: %w", errno)
 }
@@ -215,25 +217,45 @@ func serve(listener int, a assignment) error {
 	}
 }
 
+// reply opens a socket, puts it into the program, and then tells the program its number. These are two steps, because
+// SECCOMP_ADDFD_FLAG_SEND, which does both in one, counts as answered when a signal interrupts the supervisor in it,
+// though nothing was put: socket(2) would return 0 (kernel/seccomp.c, seccomp_notify_addfd and
+// seccomp_do_user_notification). Without it, what is interrupted is done again.
 func reply(listener int, n notification, a assignment) {
+	r := answer{id: n.id}
+	number, err := handOverSocket(listener, n, a)
+	if err == nil {
+		r.val = int64(number)
+	} else {
+		errno := unix.EACCES
+		_ = errors.As(err, &errno)
+		r.err = -int32(errno)
+	}
+	for ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) == unix.EINTR { // of the lock; else who asked may be gone
+	}
+}
+
+// handOverSocket returns the number that the socket has in the program.
+func handOverSocket(listener int, n notification, a assignment) (number int, err error) {
 	kind := int(n.args[1])
 	fd, err := openIn(a.Binding, a.Port, int(n.args[0]), kind|unix.SOCK_CLOEXEC, int(n.args[2]))
-	if err == nil {
-		h := handOver{id: n.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, fd: uint32(fd)}
-		if kind&unix.SOCK_CLOEXEC != 0 {
-			h.newFlags = unix.O_CLOEXEC
-		}
-		errno := ioctl(listener, ioctlAddFD, unsafe.Pointer(&h))
-		_ = unix.Close(fd)
-		if errno == 0 || errno == unix.ENOENT {
-			return
-		}
-		err = errno
+	if err != nil {
+		return 0, err
 	}
-	errno := unix.EACCES
-	_ = errors.As(err, &errno)
-	r := answer{id: n.id, err: -int32(errno)}
-	_ = ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) // who asked may be gone
+	defer unix.Close(fd)
+	h := handOver{id: n.id, fd: uint32(fd)}
+	if kind&unix.SOCK_CLOEXEC != 0 {
+		h.newFlags = unix.O_CLOEXEC
+	}
+	for {
+		got, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), ioctlAddFD, uintptr(unsafe.Pointer(&h)))
+		if errno == 0 {
+			return int(got), nil
+		}
+		if errno != unix.EINTR {
+			return 0, errno
+		}
+	}
 }
 
 func ioctl(fd int, request uintptr, p unsafe.Pointer) unix.Errno {

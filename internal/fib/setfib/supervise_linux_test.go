@@ -5,8 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"midplane/internal/fib/binding"
 	"midplane/internal/lab"
@@ -161,6 +165,45 @@ func nobodyWithNameServers(t *testing.T, b *box) {
 	if code, out, _ := finish(t, trap); code != 43 || !strings.Contains(out, "caught") {
 		t.Errorf("after SIGTERM: exit %d, %q, want 43", code, out)
 	}
+}
+
+// Signals that meet a supervisor or a program in the middle of a socket(2) must not change what it returns, nor leave
+// sockets behind. Go's runtime sends itself such signals (SIGURG) on a busy machine.
+func TestIntegrationExecSupervisedUnderSignals(t *testing.T) {
+	lab.RequireTool(t, "setpriv", "util-linux")
+	b := newNativeBox(t, binding.Rules, 1)
+	b.openSelf()
+	p := b.start(b.asNobody(b.self, "fib-exec", b.dir, "blue", "host-dns", "--", b.self, "fib-sockets")...)
+	p.ExpectLine("ready")
+	var targets []int
+	for _, prefix := range []string{"\x00fib-supervise\x00", "\x00fib-sockets\x00"} {
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, f := range files {
+			if cmd, _ := os.ReadFile(f); strings.HasPrefix(string(cmd), b.self+prefix) {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+				targets = append(targets, pid)
+			}
+		}
+	}
+	if len(targets) != 2 {
+		t.Fatalf("processes %v, want the supervisor and the program", targets)
+	}
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for _, pid := range targets {
+			// To each thread: a signal to the process goes to any that does not block it.
+			tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+			for _, task := range tasks {
+				tid, _ := strconv.Atoi(filepath.Base(task))
+				_ = unix.Tgkill(pid, tid, unix.SIGURG)
+			}
+		}
+	}
+	_ = p.Stdin.Close()
+	code, out, errs := finish(t, p)
+	if code != 0 || !strings.Contains(out, "opened ") || strings.Contains(out, "opened 0") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+	t.Log(strings.TrimSpace(out))
 }
 
 // self2 is the test binary as this machine sees it.

@@ -12,9 +12,11 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 
 	"midplane/fib"
 	"midplane/internal/fib/binding"
@@ -37,6 +39,7 @@ import (
 //	fib-listen DIR FIB NETWORK ADDRESS TEXT      fib-serve by fib.ListenConfig; prints the listener's type
 //	fib-packet DIR FIB NETWORK ADDRESS TEXT      answers each datagram with TEXT, by fib.ListenConfig; prints the type
 //
+//	fib-sockets                       prints "ready", opens sockets until standard input ends, and says what was wrong with them
 //	fib-apply DIR FIBS                sets FIBs up, in JSON
 //	fib-child CMD…                    runs a command as a child, so that it is a grandchild
 func toolMain(verb string, args []string) error {
@@ -99,6 +102,8 @@ func toolMain(verb string, args []string) error {
 				return err
 			}
 		}
+	case "fib-sockets":
+		return openSockets()
 	case "fib-apply":
 		var l []kernel.FIB
 		if err := json.Unmarshal([]byte(args[1]), &l); err != nil {
@@ -220,4 +225,49 @@ func serveNames(args []string) error {
 			return err
 		}
 	}
+}
+
+// openSockets opens sockets on several threads at once, and checks that each is one and that none is left in the end.
+func openSockets() error {
+	before, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	var stop atomic.Bool
+	var opened atomic.Int64
+	errs := make(chan error, 4)
+	for range cap(errs) {
+		go func() {
+			for !stop.Load() {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					errs <- fmt.Errorf("socket: %w", err)
+					return
+				}
+				if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+					errs <- fmt.Errorf("socket returned file %d: %w", fd, err)
+					return
+				}
+				if device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE); err != nil || device == "" {
+					errs <- fmt.Errorf("socket %d is bound to %q: %w", fd, device, err)
+					return
+				}
+				_ = unix.Close(fd)
+				opened.Add(1)
+			}
+			errs <- nil
+		}()
+	}
+	_, _ = io.ReadAll(os.Stdin)
+	stop.Store(true)
+	for range cap(errs) {
+		err = errors.Join(err, <-errs)
+	}
+	after, rerr := os.ReadDir("/proc/self/fd")
+	if len(after) > len(before)+2 { // the runtime may have opened its own
+		err = errors.Join(err, fmt.Errorf("%d files before, %d after", len(before), len(after)))
+	}
+	fmt.Println("opened", opened.Load())
+	return errors.Join(err, rerr)
 }

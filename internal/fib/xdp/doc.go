@@ -13,6 +13,8 @@
 //
 // VLAN tags must be in the frame: a network card that strips them (ethtool -K DEVICE rxvlan off) hides them from XDP, and
 // so does a veth whose peer is the parent of a VLAN device with hardware tagging (ethtool -K PEER txvlan off).
+// A frame that is redirected also loses the note that its checksum is still to be computed: a veth whose peer sends such
+// frames needs ethtool -K PEER tx off.
 package xdp
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -tags linux -target amd64 -type port_key -type port -type device -type neighbour_key -type neighbour -type stat forward bpf/forward.c -- -O2 -Wall -Werror -Wno-parentheses -mcpu=v3 -I/usr/include/x86_64-linux-gnu

@@ -429,6 +429,14 @@ func TestIntegrationRestartLosesNothing(t *testing.T) {
 			moves() // by the old image, while the new one is built
 			routes()
 			e.ports(t, ports...)
+		} else {
+			set, err := fib.Adopt(e.Memory())
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.set = set
+			e.route(t, 10, fmt.Sprintf("10.99.%d.0/24", i), fib.NextHop{Type: fib.Blackhole})
+			e.ports(t, ports...)
 		}
 		moves()
 	}

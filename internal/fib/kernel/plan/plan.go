@@ -32,6 +32,10 @@ func (p Plan) Done() Record {
 func Make(fibs []FIB, r Record, k *Kernel, lenient bool) (Plan, error) {
 	m := &maker{want: want(fibs), rec: r, k: k, before: r.clone(), where: map[string]place{}, done: map[string]bool{}, downed: map[string]bool{}}
 	m.before.FIBs = slices.Clone(fibs)
+	m.spaces = map[string]bool{}
+	for _, s := range r.Spaces {
+		m.spaces[s] = true
+	}
 	for _, space := range slices.Backward(sortedKeys(k.Spaces)) {
 		for name, l := range k.Spaces[space] {
 			m.where[name] = place{space, l}
@@ -69,6 +73,7 @@ type maker struct {
 	ops     []Op
 	missing []string
 	orphans []string
+	spaces  map[string]bool // namespaces on record
 	known   map[uint32]bool // tables of FIBs on record or wanted
 	where   map[string]place
 	done    map[string]bool // links that were made by this plan
@@ -107,7 +112,7 @@ func (m *maker) check(lenient bool) error {
 		}
 	}
 	for name := range m.want.spaces {
-		if _, there := m.k.Spaces[name]; there && !slices.Contains(m.rec.Spaces, name) {
+		if _, there := m.k.Spaces[name]; there && !m.spaces[name] {
 			return &FieldError{"name", name, "a name that no network namespace has"}
 		}
 	}
@@ -167,13 +172,19 @@ func (m *maker) leaving(fibs []FIB) {
 	for _, f := range slices.Concat(m.rec.Leaving, m.rec.FIBs, fibs) {
 		m.known[f.ID] = true
 	}
-	for _, l := range [][]FIB{m.rec.Leaving, m.rec.FIBs} {
-		for _, old := range l {
-			same := func(f FIB) bool { return f.ID == old.ID && f.Backend == old.Backend && f.Title() == old.Title() }
-			known := slices.ContainsFunc(m.before.Leaving, same)
-			if !slices.ContainsFunc(fibs, same) && !known {
-				m.before.Leaving = append(m.before.Leaving, FIB{ID: old.ID, Name: old.Name, Backend: old.Backend})
-			}
+	type what struct {
+		id      uint32
+		backend Backend
+		title   string
+	}
+	stays := map[what]bool{}
+	for _, f := range fibs {
+		stays[what{f.ID, f.Backend, f.Title()}] = true
+	}
+	for _, old := range slices.Concat(m.rec.Leaving, m.rec.FIBs) {
+		if w := (what{old.ID, old.Backend, old.Title()}); !stays[w] {
+			stays[w] = true // once
+			m.before.Leaving = append(m.before.Leaving, FIB{ID: old.ID, Name: old.Name, Backend: old.Backend})
 		}
 	}
 }
@@ -181,7 +192,7 @@ func (m *maker) leaving(fibs []FIB) {
 // open makes what FIBs are: namespaces, the ends of tables, the order of rules, settings.
 func (m *maker) open() {
 	for _, s := range sortedKeys(m.want.spaces) {
-		if !slices.Contains(m.before.Spaces, s) {
+		if !m.spaces[s] {
 			m.before.Spaces = append(m.before.Spaces, s)
 		}
 		if _, there := m.k.Spaces[s]; !there {
