@@ -111,7 +111,7 @@ func TestServerAnswersAndCloses(t *testing.T) {
 	if err := v.LastError(); err != nil && !errors.Is(err, ErrVersion) {
 		t.Error(err)
 	}
-	dialServed(t, v, addr) // and is ready for the next
+	c = dialServed(t, v, addr) // and is ready for the next
 	send(t, c, frame(add("10.9.0.0/16", 1)))
 	if f := answered(t, c); f != rtnl.RouteOffload {
 		t.Fatalf("flags %#x", f)
