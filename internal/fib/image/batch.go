@@ -19,9 +19,9 @@ type Batch struct {
 	active [Lanes]uint8
 }
 
-// rounds is how many blocks a batch goes through, from a direct table to less than 60 bits: all of IPv4 and nearly all
+// maxRounds is how many blocks a batch goes through, from a direct table to less than 60 bits: all of IPv4 and nearly all
 // of IPv6. A lane that is not done by then is looked up by itself.
-const rounds = 6
+const maxRounds = 6
 
 // LookupBatch does the lookups of b, interleaved step by step. It is not ok as Lookup is not.
 func (v View) LookupBatch(desc, family uint32, b *Batch) bool {
@@ -45,6 +45,9 @@ func (v View) LookupBatch(desc, family uint32, b *Batch) bool {
 func (v View) batch(root uint64, b *Batch) int {
 	s, best := uint32(root), uint32(root>>32)
 	lanes := min(b.N, Lanes)
+	if s&(rootBits<<1|SlotRef) == wideRoot {
+		return v.batchWide(s>>1&^rootBits, best, b)
+	}
 	if s&SlotRef == 0 && s != 0 {
 		depth := uint(s>>1) & rootBits
 		table := min(s>>1&^rootBits, v.limit)
@@ -74,13 +77,61 @@ func (v View) batch(root uint64, b *Batch) int {
 			b.Best[i] = s >> 1
 		}
 	}
-	for range rounds {
+	return v.rounds(b, n)
+}
+
+func (v View) rounds(b *Batch, n int) int {
+	for range maxRounds {
 		if n == 0 {
 			break
 		}
 		n = v.round(b, n)
 	}
 	return n
+}
+
+// batchWide is batch for a root with a direct table of 2^18 slots, in which nearly all addresses end there or in the
+// first block: what Lookup4 is to Lookup.
+func (v View) batchWide(table, def uint32, b *Batch) (n int) {
+	lanes := min(b.N, Lanes)
+	for i := range lanes {
+		b.slot[i] = v.half(table, uint32(b.Hi[i]>>46))
+	}
+	for i := range lanes {
+		s, best := b.slot[i], def
+		if s&SlotRef == 0 {
+			if s != 0 {
+				best = s >> 1
+			}
+			b.Best[i] = best
+			continue
+		}
+		at := s >> 1
+		if at > v.limit {
+			continue // memory was used again
+		}
+		w2, after := v.Load(at+2), ^(b.Hi[i]>>40)&63
+		if d := uint32(w2); d != 0 {
+			best = d
+		}
+		if vec := v.Load(at) << after; int64(vec) < 0 {
+			b.slot[i] = v.child(at, w2, uint32(bits.OnesCount64(vec)))
+			b.rest[i] = b.Hi[i] << (18 + Stride)
+			b.active[n&(Lanes-1)] = uint8(i)
+			n++
+		} else {
+			k := uint32(bits.OnesCount64(v.Load(at+1) << after))
+			l := v.leaf(at, k)
+			if w2&BlockWide != 0 {
+				l = v.half(at+BlockHead, (k-1)&63)
+			}
+			if l != 0 {
+				best = l
+			}
+		}
+		b.Best[i] = best
+	}
+	return v.rounds(b, n)
 }
 
 // round takes the active lanes through one block each, and returns how many are active after it.
