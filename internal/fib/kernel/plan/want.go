@@ -56,6 +56,13 @@ func want(fibs []FIB) *wanted {
 	return w
 }
 
+func digit(on bool) string {
+	if on {
+		return "1"
+	}
+	return "0"
+}
+
 func (w *wanted) fib(f *FIB) {
 	switch f.Backend {
 	case VRF:
@@ -64,6 +71,9 @@ func (w *wanted) fib(f *FIB) {
 		for family := range w.rules {
 			w.rules[family][Rule{Priority: prefL3mdev, L3mdev: true, Protocol: ProtocolSetup}] = true
 		}
+		// Packets of a VRF come in by its device, for the route lookup (l3mdev_ip_rcv). Without this it would have what
+		// the default for new devices was when it was made.
+		w.settings[Path{"", "net/ipv4/conf/" + f.Title() + "/forwarding"}] = digit(f.Forward)
 		// A socket of no VRF must not get what comes in by one.
 		w.settings[Path{"", "net/ipv4/tcp_l3mdev_accept"}] = "0"
 		w.settings[Path{"", "net/ipv4/udp_l3mdev_accept"}] = "0"
@@ -79,12 +89,8 @@ func (w *wanted) fib(f *FIB) {
 	}
 	switch {
 	case f.Backend == Netns: // it is all ours, and no setting of home shall show in it
-		value := "0"
-		if f.Forward {
-			value = "1"
-		}
-		w.settings[Path{f.Title(), "net/ipv4/conf/all/forwarding"}] = value
-		w.settings[Path{f.Title(), forwardAll}] = value
+		w.settings[Path{f.Title(), "net/ipv4/conf/all/forwarding"}] = digit(f.Forward)
+		w.settings[Path{f.Title(), forwardAll}] = digit(f.Forward)
 	case f.Forward:
 		w.settings[Path{"", forwardAll}] = "1" // net/ipv6/ip6_output.c, ip6_forward looks at no other
 	}
@@ -140,7 +146,7 @@ func (w *wanted) port(f *FIB, p Port) {
 	if f.Forward && f.Backend != Netns {
 		for _, v := range []string{"ipv4", "ipv6"} {
 			t.settings[fmt.Sprintf("net/%s/conf/%s/forwarding", v, d)] = "1"
-			if f.Backend == VRF { // where packets of a VRF come in, for the route lookup (l3mdev_ip_rcv)
+			if f.Backend == VRF && v == "ipv6" {
 				w.settings[Path{"", fmt.Sprintf("net/%s/conf/%s/forwarding", v, f.Title())}] = "1"
 			}
 		}
