@@ -13,7 +13,6 @@ var (
 	ErrFull     = errors.New("no room is left in the image")
 	ErrTooMany  = errors.New("too many")
 	ErrRemoved  = errors.New("the FIB was removed")
-	ErrReadOnly = errors.New("the image was opened for reading")
 )
 
 // FieldError says which field of a request is wrong, and what would be right.

@@ -57,9 +57,6 @@ func (h *hops) init(m *image.Words, s trie.Space, dir, entries uint32) {
 	h.next = 1
 	h.hop, h.group = map[NextHop]NextHopID{}, map[string]NextHopID{}
 	h.leads, h.target = map[ID]map[NextHopID]struct{}{}, map[ID]uint32{}
-	h.free = nil
-	h.limbo = nil
-	h.state[0] = hopState{}
 }
 
 func (h *hops) entries() uint32 { return image.Hi(h.m.Load(image.HeaderNextHops)) }

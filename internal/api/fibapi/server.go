@@ -186,7 +186,7 @@ func toError(err error) *api.Error {
 		code = api.Exists
 	case errors.Is(err, fib.ErrInUse):
 		code = api.Busy
-	case errors.Is(err, fib.ErrTooMany), errors.Is(err, fib.ErrFull), errors.Is(err, fib.ErrReadOnly), errors.As(err, new(interface{ NotAllowed() })):
+	case errors.Is(err, fib.ErrTooMany), errors.Is(err, fib.ErrFull), errors.As(err, new(interface{ NotAllowed() })):
 		code = api.NotAllowed
 	default:
 		return api.ToError(err)
