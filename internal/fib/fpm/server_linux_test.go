@@ -129,8 +129,10 @@ func dialServed(t *testing.T, v *Server, addr string) net.Conn {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		was, _ := v.Counters()
 		c := dial(t, addr)
-		send(t, c, frame(object(&rtnl.NextHop{ID: 1, Family: rtnl.FamilyIPv4, Device: 1})))
-		send(t, c, frame(add("10.9.0.0/16", 9)))
+		hello := append(frame(object(&rtnl.NextHop{ID: 1, Family: rtnl.FamilyIPv4, Device: 1})), frame(add("10.9.0.0/16", 9))...)
+		if _, err := c.Write(hello); err != nil {
+			continue // refused before we wrote
+		}
 		if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
 			var rest [4]byte
 			if _, err := io.ReadFull(c, rest[:3]); err != nil {
