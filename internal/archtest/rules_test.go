@@ -29,6 +29,10 @@ var cores = []core{
 	{"internal/fib/kernel/plan", nil},
 	{"internal/fib/mrt", nil},
 	{"internal/fib/diff", nil},
+	{"internal/aem/hist", nil},
+	{"internal/aem/wheel", imports("internal/mono")},
+	{"internal/aem/sched", imports("internal/mono")},
+	{"internal/aem/ctl", imports("internal/mono")},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -95,6 +99,7 @@ var onlyFor = []struct {
 var public = map[string][]string{
 	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":  {"golang.org/x/sys/unix"},
+	"aem":  {"golang.org/x/sys/unix"},
 }
 
 // publicNever is what no embedding program shall find linked in.
