@@ -66,7 +66,7 @@ func (b *box) start() {
 // ready waits until the daemon answers.
 func (b *box) ready() {
 	b.t.Helper()
-	if _, ok := lab.Until(30*time.Second, func() bool {
+	if _, ok := lab.Until(lab.Patience, func() bool {
 		_, err := b.client.FIBs(b.t.Context())
 		return err == nil
 	}); !ok {
