@@ -40,6 +40,7 @@ var cores = []core{
 	{"internal/digsig/revoke", imports("internal/digsig/text", "internal/digsig/envelope")},
 	{"internal/digsig/policy", imports("internal/digsig/text", "internal/digsig/envelope")},
 	{"internal/digsig/manifest", imports("internal/digsig/envelope")},
+	{"internal/digsig/gaps", nil},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -84,8 +85,8 @@ var onlyFor = []struct {
 	who  []string
 	why  string
 }{
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib"}, "system calls live in one place"},
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
