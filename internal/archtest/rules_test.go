@@ -79,14 +79,26 @@ var forbidden = []string{
 	"fmt.Print", "fmt.Printf", "fmt.Println", "syscall.Syscall", "syscall.RawSyscall",
 }
 
+// systemCalls are the packages that may call the kernel past the standard library.
+var systemCalls = []string{
+	"internal/sys",
+	"internal/tipc/bearer",
+	"internal/lab",
+	"internal/fib/enter",
+	"internal/fib/kernel",
+	"internal/fib/setfib",
+	"internal/digsig/gaps/probe",
+	"internal/digsig/verity",
+	"internal/digsig/bpflsm",
+}
+
 // onlyFor lists what only the named packages may import (a trailing /… is every package below).
 var onlyFor = []struct {
 	what string
 	who  []string
 	why  string
 }{
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm"}, "system calls live in one place"},
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", systemCalls, "system calls live in few places"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
@@ -109,11 +121,9 @@ var onlyFor = []struct {
 // public lists the packages that a program embeds. What each brings along, directly or through others, is of this
 // module, the standard library, or listed here.
 var public = map[string][]string{
-	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
-	"fib":  {"golang.org/x/sys/unix"},
-	"aem":  {"golang.org/x/sys/unix"},
 	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":    {"golang.org/x/sys/unix"},
+	"aem":    {"golang.org/x/sys/unix"},
 	"digsig": nil,
 }
 
