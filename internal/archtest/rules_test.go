@@ -29,6 +29,8 @@ var cores = []core{
 	{"internal/fib/kernel/plan", nil},
 	{"internal/fib/mrt", nil},
 	{"internal/fib/diff", nil},
+	{"internal/digsig/gate", imports("internal/mono")},
+	{"internal/digsig/audit", nil},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -71,6 +73,7 @@ var onlyFor = []struct {
 }{
 	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib"}, "system calls live in one place"},
 	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/digsig/fanotify", "internal/digsig/lease", "internal/digsig/enforcer"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
