@@ -31,6 +31,18 @@ var cores = []core{
 	{"internal/fib/diff", nil},
 	{"internal/digsig/gate", imports("internal/mono")},
 	{"internal/digsig/audit", nil},
+	{"internal/aem/hist", nil},
+	{"internal/aem/wheel", imports("internal/mono")},
+	{"internal/aem/sched", imports("internal/mono")},
+	{"internal/aem/ctl", imports("internal/mono")},
+	{"internal/digsig/text", nil},
+	{"internal/digsig/envelope", nil},
+	{"internal/digsig/elfsig", nil},
+	{"internal/digsig/trust", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/revoke", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/policy", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/manifest", imports("internal/digsig/envelope")},
+	{"internal/digsig/gaps", nil},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -57,6 +69,10 @@ var exceptions = map[string][]string{
 	"internal/tipc/buf":  {"sync", "sync.Pool"},                        // a pool keeps no state that a program can see
 	"internal/fib/image": {"sync/atomic"},                              // an image is memory that others read while it is written
 	"internal/fib/mrt":   {"bufio", "compress/bzip2", "compress/gzip"}, // octets in, octets out
+	// Verifying is arithmetic; nothing of these packages that draws is used by it.
+	"internal/digsig/envelope": {"crypto", "crypto/ecdsa", "crypto/ed25519", "crypto/elliptic", "crypto/sha256", "math/big", "unicode/utf8"},
+	"internal/digsig/text":     {"unicode/utf8"},
+	"internal/digsig/trust":    {"encoding/base64"},
 }
 
 // forbidden are the qualified names that no core uses.
@@ -74,6 +90,8 @@ var onlyFor = []struct {
 	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib"}, "system calls live in one place"},
 	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
 	{"golang.org/x/sys/unix", []string{"internal/digsig/fanotify", "internal/digsig/lease", "internal/digsig/enforcer"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
@@ -98,6 +116,10 @@ var onlyFor = []struct {
 var public = map[string][]string{
 	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":  {"golang.org/x/sys/unix"},
+	"aem":  {"golang.org/x/sys/unix"},
+	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
+	"fib":    {"golang.org/x/sys/unix"},
+	"digsig": nil,
 }
 
 // publicNever is what no embedding program shall find linked in.
