@@ -29,6 +29,17 @@ var cores = []core{
 	{"internal/fib/kernel/plan", nil},
 	{"internal/fib/mrt", nil},
 	{"internal/fib/diff", nil},
+	{"internal/aem/hist", nil},
+	{"internal/aem/wheel", imports("internal/mono")},
+	{"internal/aem/sched", imports("internal/mono")},
+	{"internal/aem/ctl", imports("internal/mono")},
+	{"internal/digsig/text", nil},
+	{"internal/digsig/envelope", nil},
+	{"internal/digsig/elfsig", nil},
+	{"internal/digsig/trust", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/revoke", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/policy", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/manifest", imports("internal/digsig/envelope")},
 	{"internal/digsig/gaps", nil},
 }
 
@@ -56,6 +67,10 @@ var exceptions = map[string][]string{
 	"internal/tipc/buf":  {"sync", "sync.Pool"},                        // a pool keeps no state that a program can see
 	"internal/fib/image": {"sync/atomic"},                              // an image is memory that others read while it is written
 	"internal/fib/mrt":   {"bufio", "compress/bzip2", "compress/gzip"}, // octets in, octets out
+	// Verifying is arithmetic; nothing of these packages that draws is used by it.
+	"internal/digsig/envelope": {"crypto", "crypto/ecdsa", "crypto/ed25519", "crypto/elliptic", "crypto/sha256", "math/big", "unicode/utf8"},
+	"internal/digsig/text":     {"unicode/utf8"},
+	"internal/digsig/trust":    {"encoding/base64"},
 }
 
 // forbidden are the qualified names that no core uses.
@@ -96,6 +111,10 @@ var onlyFor = []struct {
 var public = map[string][]string{
 	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":  {"golang.org/x/sys/unix"},
+	"aem":  {"golang.org/x/sys/unix"},
+	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
+	"fib":    {"golang.org/x/sys/unix"},
+	"digsig": nil,
 }
 
 // publicNever is what no embedding program shall find linked in.
