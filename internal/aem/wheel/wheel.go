@@ -171,12 +171,19 @@ func (w *Wheel) Advance(now mono.Time) {
 
 // skip returns the next tick at which there is something to do: a slot of the finest level, or timers to be moved.
 func (w *Wheel) skip() int64 {
-	next := w.tick>>windowBits<<windowBits + 1<<windowBits // the next window begins
 	if w.filling() {
 		return w.tick + 1
 	}
+	next := int64(mono.Never >> TickShift)
 	if at, ok := w.level[0].first(w.tick + 1); ok {
-		next = min(next, at)
+		next = at
+	}
+	for l := 1; l < levels; l++ {
+		// A slot begins to move down when the one before it begins.
+		shift := windowBits * l
+		if at, ok := w.level[l].first(w.tick>>shift + 1); ok {
+			next = min(next, max((at-1)<<shift, w.tick+1))
+		}
 	}
 	return next
 }
@@ -280,19 +287,6 @@ func (w *Wheel) Deadline() mono.Time {
 		return mono.Never
 	case w.due.next != &w.due:
 		return mono.Time(w.tick << TickShift)
-	case w.filling():
-		return mono.Time((w.tick + 1) << TickShift)
 	}
-	best := int64(mono.Never >> TickShift)
-	if at, ok := w.level[0].first(w.tick + 1); ok {
-		best = at
-	}
-	for l := 1; l < levels; l++ {
-		shift := windowBits * l
-		// A slot begins to move down when the one before it begins.
-		if at, ok := w.level[l].first(w.tick>>shift + 1); ok {
-			best = min(best, max((at-1)<<shift, w.tick+1))
-		}
-	}
-	return mono.Time(best << TickShift)
+	return mono.Time(w.skip() << TickShift)
 }
