@@ -82,11 +82,10 @@ func (s *Sched) Submit(now mono.Time, c *Class, t *Task) bool {
 		s.decide(c, c.head, Shed)
 	}
 	t.Source.Take(at)
-	s.seq++
-	t.seq = s.seq
 	c.Accepted++
 	if at > now {
-		t.due, t.place = at, delayed
+		s.seq++
+		t.seq, t.due, t.place = s.seq, at, delayed
 		c.held.push(t)
 	} else {
 		s.join(c, now, t)
@@ -107,6 +106,8 @@ func (s *Sched) join(c *Class, at mono.Time, t *Task) {
 		c.pass = max(c.pass, s.virtual[c.Level])
 	}
 	s.waiting++
+	s.seq++
+	t.seq = s.seq
 	c.enqueue(at, t)
 }
 
