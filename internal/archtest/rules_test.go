@@ -93,6 +93,12 @@ var systemCalls = []string{
 	"internal/digsig/gaps/probe",
 	"internal/digsig/verity",
 	"internal/digsig/bpflsm",
+	"internal/digsig/fanotify",
+	"internal/digsig/lease",
+	"internal/digsig/enforcer",
+	"internal/aem/loop",
+	"internal/aem/uring",
+	"internal/aem/source",
 }
 
 // onlyFor lists what only the named packages may import (a trailing /… is every package below).
@@ -102,10 +108,6 @@ var onlyFor = []struct {
 	why  string
 }{
 	{"golang.org/x/sys/unix", systemCalls, "system calls live in few places"},
-	{"golang.org/x/sys/unix", []string{"internal/digsig/fanotify", "internal/digsig/lease", "internal/digsig/enforcer"}, "system calls live in one place"},
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm"}, "system calls live in one place"},
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm", "internal/aem/loop", "internal/aem/uring", "internal/aem/source"}, "system calls live in one place"},
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib", "internal/digsig/gaps/probe", "internal/digsig/verity", "internal/digsig/bpflsm", "internal/aem/loop", "internal/aem/uring", "internal/aem/source"}, "system calls live in one place"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
@@ -131,10 +133,6 @@ var public = map[string][]string{
 	"aem":    {"golang.org/x/sys/unix"},
 	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":    {"golang.org/x/sys/unix"},
-	"aem":    {"golang.org/x/sys/unix"},
-	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
-	"fib":  {"golang.org/x/sys/unix"},
-	"aem":  {"golang.org/x/sys/unix"},
 	"digsig": nil,
 }
 
