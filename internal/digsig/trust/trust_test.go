@@ -49,7 +49,7 @@ func TestKeyFile(t *testing.T) {
 		{"roles exec", "roles all"}:                                 "role",
 		{"roles exec,lib\n", ""}:                                    "without roles",
 		{"not-after 2030", "not-after 2025"}:                        "not-after",
-		{"not-after 2030-01-01T", "not-after 2030-01-01 "}:          "a value",
+		{"not-after 2030-01-01T", "not-after 2030-01-01 "}:          "its value",
 		{"not-before 2026-01-01T00:00:00Z", "not-before yesterday"}: "want a time",
 		{"comment", "remark"}:                                       "remark",
 		{"purposes", "purposes content\npurposes"}:                  "twice",
