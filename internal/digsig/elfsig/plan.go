@@ -1,6 +1,7 @@
 package elfsig
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -170,6 +171,9 @@ func (f *file) rebuild(s scanned) (*Plan, error) {
 			if o == i {
 				h = section{} // its number stays, as others refer to numbers
 			}
+		}
+		if uint64(h.name) >= s.strtab.size || bytes.HasPrefix(names[h.name:], []byte(SectionName+"\x00")) {
+			h.name = 0 // it had no name, and the longer names must not give it one
 		}
 		if i == f.names {
 			h.off, h.size = start, uint64(len(names))
