@@ -1,0 +1,2 @@
+// Package aem runs events by priority and deadline, with bounded response time under overload.
+package aem
