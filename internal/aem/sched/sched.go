@@ -82,11 +82,10 @@ func (s *Sched) Submit(now mono.Time, c *Class, t *Task) bool {
 		s.decide(c, c.head, Shed)
 	}
 	t.Source.Take(at)
-	s.seq++
-	t.seq = s.seq
 	c.Accepted++
 	if at > now {
-		t.due, t.place = at, delayed
+		s.seq++
+		t.seq, t.due, t.place = s.seq, at, delayed
 		c.held.push(t)
 	} else {
 		s.join(c, now, t)
@@ -107,6 +106,8 @@ func (s *Sched) join(c *Class, at mono.Time, t *Task) {
 		c.pass = max(c.pass, s.virtual[c.Level])
 	}
 	s.waiting++
+	s.seq++
+	t.seq = s.seq
 	c.enqueue(at, t)
 }
 
@@ -211,10 +212,15 @@ func (s *Sched) Next(now mono.Time) *Task {
 	return nil
 }
 
-// turn returns the class of a level that has a task and has received least for its weight.
+// turn returns the class of a level that has a task and has received least for its weight. One that runs as much as it
+// may gathers no credit meanwhile, or it would starve others later.
 func (s *Sched) turn(l Level) (best *Class) {
 	for _, c := range s.levels[l] {
-		if c.head != nil && (c.Running == 0 || c.running < c.Running) && (best == nil || c.pass < best.pass) {
+		switch {
+		case c.head == nil:
+		case c.Running > 0 && c.running >= c.Running:
+			c.pass = max(c.pass, s.virtual[l])
+		case best == nil || c.pass < best.pass:
 			best = c
 		}
 	}
