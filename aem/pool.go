@@ -1,9 +1,6 @@
 package aem
 
 import (
-	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -132,7 +129,6 @@ func (r *runner) main() {
 			p.ex.warn("worker thread", err)
 		}
 	}
-	r.ctx.gid = goroutineID()
 	var last *Task
 	var lastClass *Class
 	var at, start, end, deadline mono.Time
@@ -200,13 +196,4 @@ func (p *pool) replace(r *runner) {
 // sooner reports whether the queues have something to do before the monitor comes. The caller holds the lock.
 func (p *pool) sooner() bool {
 	return p.core.Deadline() < p.nextAt
-}
-
-// goroutineID is the number of the calling goroutine, as tracebacks print it. It is slow, and for the stall detector.
-func goroutineID() uint64 {
-	var b [64]byte
-	s := strings.TrimPrefix(string(b[:runtime.Stack(b[:], false)]), "goroutine ")
-	id, _, _ := strings.Cut(s, " ")
-	n, _ := strconv.ParseUint(id, 10, 64)
-	return n
 }

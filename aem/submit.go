@@ -111,6 +111,18 @@ func (c *Class) record(f Fate, at, start, ended, deadline mono.Time) {
 	}
 }
 
+// count1 counts a run that did not wait for its beginning. The caller does not hold the lock of the class.
+func (c *Class) count1(f Fate, start, ended mono.Time) {
+	mu := &c.mu
+	if c.pool != nil {
+		mu = &c.pool.mu
+	}
+	mu.Lock()
+	c.accepted++
+	c.record(f, start, start, ended, mono.Never)
+	mu.Unlock()
+}
+
 // tell frees the task and tells its fate.
 func (t *Task) tell(f Fate) {
 	done := t.Done
