@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"midplane/internal/aem/ctl"
 	"midplane/internal/aem/sched"
 	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
@@ -18,6 +19,8 @@ type pool struct {
 
 	mu       sync.Mutex
 	core     sched.Sched
+	ctl      *ctl.Controller
+	classes  []*Class
 	idle     []*runner // the one that went idle last is woken first: its caches are warm
 	runners  []*runner
 	closed   bool
@@ -43,6 +46,7 @@ func (p *pool) add(c *Class) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.classes = append(p.classes, c)
 	c.core = p.core.Add(sched.Config{
 		Level: sched.Level(c.cfg.Level), Weight: c.cfg.Weight, Queue: c.cfg.Queue, Policy: sched.Policy(c.cfg.Policy),
 		Target: c.cfg.Target, Interval: max(interval*c.cfg.Target, leastInterval), Running: running,
@@ -87,6 +91,10 @@ func (p *pool) busy() bool {
 
 // ensure starts the workers when the first task comes. The caller holds the lock.
 func (p *pool) ensure() {
+	if len(p.runners) > 0 {
+		return
+	}
+	p.ex.growProcs(p.ex.cfg.Workers)
 	for len(p.runners) < p.ex.cfg.Workers {
 		p.start()
 	}
