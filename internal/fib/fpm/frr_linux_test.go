@@ -213,7 +213,7 @@ func (b *box) vtyIn(dir, daemon string, commands ...string) string {
 		b.t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(lab.Patience)); err != nil {
 		b.t.Fatal(err)
 	}
 	var all, last []byte
@@ -400,7 +400,7 @@ func TestIntegrationFullTable(t *testing.T) {
 		if until == 0 {
 			break
 		}
-		if _, ok := lab.Until(time.Minute, func() bool { c, _ := s.Counters(); return c.Offloaded > uint64(until) }); !ok {
+		if _, ok := lab.Until(5*lab.Patience, func() bool { c, _ := s.Counters(); return c.Offloaded > uint64(until) }); !ok {
 			t.Fatal("no replay")
 		}
 		s.stop()
@@ -461,7 +461,7 @@ func (b *box) knows(want routes) {
 		if !p.Addr().Is4() {
 			continue
 		}
-		if _, ok := lab.Until(time.Minute, func() bool {
+		if _, ok := lab.Until(5*lab.Patience, func() bool {
 			return strings.Contains(b.vty("show ip route "+p.String()+" longer-prefixes"), gateway(p, gw).String())
 		}); !ok {
 			b.t.Fatalf("zebra does not know %s", p)
@@ -476,7 +476,7 @@ func (s *serving) replayed(t *testing.T, z *lab.Proc, n uint64, what string) {
 	before, _ := s.Counters()
 	var begin, last time.Time
 	seen := before.Offloaded
-	if _, ok := lab.Until(3*time.Minute, func() bool {
+	if _, ok := lab.Until(5*lab.Patience, func() bool {
 		c, _ := s.Counters()
 		if c.Offloaded != seen {
 			if last = time.Now(); begin.IsZero() {

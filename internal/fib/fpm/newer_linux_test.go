@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"midplane/fib"
 	"midplane/internal/fib/feed"
@@ -154,7 +153,7 @@ func TestIntegrationSuppression(t *testing.T) {
 
 	// Without answers the route is in the FIB, the session with the neighbour is up, and it is not told.
 	b.leads(set, "10.9.0.0/16", "10.255.0.2")
-	if _, ok := lab.Until(time.Minute, func() bool {
+	if _, ok := lab.Until(lab.Patience, func() bool {
 		return strings.Contains(b.vtyIn(filepath.Join(b.dir, "last"), "bgpd", "show bgp ipv4 unicast summary json"), `"state":"Established"`)
 	}); !ok {
 		t.Fatal("no session with the last neighbour")
@@ -179,7 +178,7 @@ func TestIntegrationSuppression(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = b.serveSession(session)
-	if _, ok := lab.Until(time.Minute, func() bool { return has("last", "10.9.0.0/16") }); !ok {
+	if _, ok := lab.Until(lab.Patience, func() bool { return has("last", "10.9.0.0/16") }); !ok {
 		c, _ := s.Counters()
 		t.Fatalf("not announced: %+v\n%s\n%s", c, b.vtyOf("bgpd", "show bgp ipv4 unicast 10.9.0.0/16"), b.vty("show ip route 10.9.0.0/16 json"))
 	}
