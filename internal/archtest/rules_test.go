@@ -113,7 +113,7 @@ var onlyFor = []struct {
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
-	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…"}, "only the control socket talks it"},
+	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…", "aem/aemhttp", "examples/…"}, "only the control socket talks it"},
 	{module + "/internal/cli", []string{"cmd/midplane"}, "the command line is the top"},
 	{module + "/internal/daemon", []string{"internal/cli/…", "internal/dev"}, "the daemon is a program, not a library"},
 	{module + "/internal/dev", []string{"internal/cli/…"}, "the demonstration is a program, not a library"},
