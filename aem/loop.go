@@ -120,9 +120,13 @@ func (l *Loop) closeAll() {
 	for h := range l.accepts {
 		_ = l.back.Close(h)
 	}
-	for end := mono.Now().Add(lastPause); l.back.Stats().Endpoints > 0 && mono.Now() < end; {
-		n, err := l.back.Wait(l.events, mono.Now().Add(firstPause))
-		if err != nil {
+	for end, n := mono.Now().Add(lastPause), 1; (n > 0 || l.back.Stats().Endpoints > 0) && mono.Now() < end; {
+		wait := mono.Time(0) // what the end of something made is there already
+		if n == 0 {
+			wait = mono.Now().Add(firstPause)
+		}
+		var err error
+		if n, err = l.back.Wait(l.events, wait); err != nil {
 			return
 		}
 		l.dispatch(n)
