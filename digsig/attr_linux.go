@@ -26,6 +26,16 @@ func links(info fs.FileInfo) uint64 {
 	return 1
 }
 
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(info fs.FileInfo) (inode, bool) {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return inode{}, false
+	}
+	return inode{uint64(s.Dev), s.Ino}, true
+}
+
 // signatureXattr returns the signature in a file's extended attributes, or nil.
 func signatureXattr(name string) []byte {
 	for _, attr := range []string{XattrSecurity, XattrUser} {

@@ -2,77 +2,11 @@ package digsig
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
-
-var now = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
-
-// testKey is a key from a seed.
-func testKey(t testing.TB, seed byte) *Signer {
-	t.Helper()
-	s, err := NewSigner(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, 32)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// trusting makes a store that trusts signers for everything.
-func trusting(t testing.TB, signers ...*Signer) *TrustStore {
-	t.Helper()
-	var keys []*Key
-	for _, s := range signers {
-		keys = append(keys, &Key{Public: s.Public(), Comment: "test", Purposes: AllPurposes, Roles: AllRoles})
-	}
-	store, err := NewTrustStore(keys...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return store
-}
-
-func verifier(t testing.TB, c Config) *Verifier {
-	t.Helper()
-	if c.Now.IsZero() {
-		c.Now = now
-	}
-	v, err := NewVerifier(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-// memory is a file in memory that can be written.
-type memory struct{ b []byte }
-
-func (m *memory) WriteAt(b []byte, off int64) (int, error) {
-	if end := int(off) + len(b); end > len(m.b) {
-		m.b = append(m.b, make([]byte, end-len(m.b))...)
-	}
-	return copy(m.b[off:], b), nil
-}
-
-func embed(t testing.TB, elf []byte, o Template, signers ...*Signer) []byte {
-	t.Helper()
-	if o.Issued.IsZero() {
-		o.Issued = now.Add(-time.Hour)
-	}
-	var w memory
-	if _, err := Embed(t.Context(), &w, bytes.NewReader(elf), int64(len(elf)), o, signers...); err != nil {
-		t.Fatal(err)
-	}
-	return w.b
-}
-
-func (v *Verifier) bytes(t testing.TB, b []byte, use Use) Verdict {
-	return v.Verify(t.Context(), bytes.NewReader(b), int64(len(b)), use, now)
-}
 
 func TestEmbeddedAndDetached(t *testing.T) {
 	elf, err := os.ReadFile("/proc/self/exe")

@@ -33,7 +33,7 @@ func openRegular(name string) (*os.File, error) {
 // WriteFile writes a file so that it is the old or the new one whatever happens: a file beside it is written, synced, and
 // renamed to it, and the directory is synced.
 func WriteFile(name string, b []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".digsig-*")
+	f, err := os.CreateTemp(filepath.Dir(name), tempPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func replace(name string, f *os.File, before fs.FileInfo, busy bool, write func(
 			return err
 		}
 	}
-	w, err := os.CreateTemp(filepath.Dir(name), ".digsig-*")
+	w, err := os.CreateTemp(filepath.Dir(name), tempPrefix+"*")
 	if err != nil {
 		return err
 	}

@@ -155,17 +155,11 @@ func (v *Verifier) findings(e *evidence, at time.Time, use func(finding) bool) {
 			return
 		}
 	}
-	for _, m := range v.manifests {
-		i, ok := m.list.Find(&e.file)
-		if !ok {
-			continue
-		}
+	v.listed(&e.file, func(m *signedManifest, i int) bool {
 		f := v.statement(e, e.file, m.list.Statement(m.list.At(i)), m.env, m.good, InManifest, at)
 		f.detail += fmt.Sprintf(" (manifest %q version %d)", m.list.Name, m.list.Version)
-		if !use(f) {
-			return
-		}
-	}
+		return use(f)
+	})
 }
 
 // good returns which signatures are, verifying those of keys that were not trusted when the proof was made.

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -24,6 +23,7 @@ type Signer struct {
 }
 
 // NewSigner takes any holder of an Ed25519 key or of one on P-256: a private key of the standard library, an agent, a token.
+// It is asked as crypto.SignMessage asks, with crypto.Hash(0) or crypto.SHA256, and gives ECDSA signatures in ASN.1.
 func NewSigner(key crypto.Signer) (*Signer, error) {
 	public, err := envelope.FromCrypto(key.Public())
 	if err != nil {
@@ -46,15 +46,14 @@ func (s *Signer) sign(d Domain, body []byte) (envelope.Signature, error) {
 	var err error
 	switch out.Alg {
 	case Ed25519:
-		out.Sig, err = s.key.Sign(rand.Reader, message, crypto.Hash(0))
+		out.Sig, err = crypto.SignMessage(s.key, rand.Reader, message, crypto.Hash(0))
 	case ECDSAP256:
-		digest := sha256.Sum256(message)
 		var random io.Reader = rand.Reader
 		if _, std := s.key.(*ecdsa.PrivateKey); std {
 			random = nil // RFC 6979
 		}
 		var der []byte
-		if der, err = s.key.Sign(random, digest[:], crypto.SHA256); err == nil {
+		if der, err = crypto.SignMessage(s.key, random, message, crypto.SHA256); err == nil {
 			out.Sig, err = fixed(der)
 		}
 	}

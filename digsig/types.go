@@ -117,6 +117,7 @@ const (
 	UseCheck  = policy.UseCheck  // ask whether it could be run: execveat(2) with AT_EXECVE_CHECK
 	UseOpen   = policy.UseOpen   // read it
 	UseModule = policy.UseModule // load it into the kernel
+	UseAny    = policy.UseAny    // nothing in particular: is it signed for anything at all
 )
 
 // Readers and makers of the types above, for package command lines and tools.
@@ -130,7 +131,7 @@ var (
 	ParsePurposes    = trust.ParsePurposes      // from names with commas between them
 	NewTrustStore    = trust.NewStore           // from keys
 	ParseMode        = policy.ParseMode         // from "enforce", "permissive" or "learn"
-	ParseUse         = policy.ParseUse          // from "exec", "interp", "lib", "script", "check", "open" or "module"
+	ParseUse         = policy.ParseUse          // from "exec", "interp", "lib", "script", "check", "open", "module" or "any"
 	ParsePolicy      = policy.Parse             // from the text that people write
 	ParseRevocations = revoke.Parse             // from the text that people write
 	DecodeEnvelope   = envelope.Decode          // from octets

@@ -1,11 +1,14 @@
 package digsig
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"midplane/internal/digsig/envelope"
@@ -44,6 +47,7 @@ type Config struct {
 type Verifier struct {
 	trust       *TrustStore
 	manifests   []signedManifest
+	files       []reference // of all manifests, in ascending order
 	revocations *Revocations
 	policy      *Policy
 	state       State
@@ -53,9 +57,17 @@ type Verifier struct {
 }
 
 type signedManifest struct {
+	raw  []byte
 	list *Manifest
 	env  *Envelope
+	sum  [32]byte // SHA-256 of its body
 	good map[KeyID]bool
+}
+
+// reference is the place of a file in a manifest, by the first octets of its digest.
+type reference struct {
+	prefix      uint64
+	list, index uint32
 }
 
 // ListError says which list was not taken, and why; the verifier that there is stays in force.
@@ -80,7 +92,10 @@ var (
 
 // NewVerifier makes a Verifier. It fails with a *ListError when a list is not good: not well-formed, not signed by a trusted
 // key for that purpose that is valid at c.Now, or older than State says.
-func NewVerifier(c Config) (*Verifier, error) {
+func NewVerifier(c Config) (*Verifier, error) { return newVerifier(c, nil) }
+
+// newVerifier takes over the manifests of an older Verifier that are the same octets.
+func newVerifier(c Config, old *Verifier) (*Verifier, error) {
 	v := &Verifier{trust: c.Trust, revocations: &Revocations{}, policy: &Policy{}, state: c.State, floor: c.State.Latest, config: c}
 	if v.trust == nil {
 		v.trust, _ = NewTrustStore()
@@ -92,12 +107,13 @@ func NewVerifier(c Config) (*Verifier, error) {
 		return nil, &ListError{"policy", err}
 	}
 	for i, b := range c.Manifests {
-		m, err := v.loadManifest(b)
+		m, err := v.loadManifest(b, old)
 		if err != nil {
 			return nil, &ListError{fmt.Sprintf("manifest %d", i+1), err}
 		}
 		v.manifests = append(v.manifests, m)
 	}
+	v.index(old)
 	v.generation = c.State.Generation + 1
 	v.state.Generation = v.generation
 	v.state.Latest = v.floor
@@ -181,23 +197,84 @@ func (v *Verifier) loadPolicy(c Config) error {
 	return nil
 }
 
-func (v *Verifier) loadManifest(b []byte) (m signedManifest, err error) {
-	if m.env, err = envelope.Decode(b); err != nil {
-		return m, err
+func (v *Verifier) loadManifest(b []byte, old *Verifier) (m signedManifest, err error) {
+	if m = old.same(b); m.list == nil {
+		m.raw = b
+		if m.env, err = envelope.Decode(b); err != nil {
+			return m, err
+		}
+		if m.env.Domain != DomainManifest {
+			return m, fmt.Errorf("it is of domain %s: want %s", m.env.Domain, DomainManifest)
+		}
+		if m.list, err = manifest.Decode(m.env.Body); err != nil {
+			return m, err
+		}
+		m.sum = sha256.Sum256(m.env.Body)
 	}
-	if m.env.Domain != DomainManifest {
-		return m, fmt.Errorf("it is of domain %s: want %s", m.env.Domain, DomainManifest)
-	}
-	if m.list, err = manifest.Decode(m.env.Body); err != nil {
-		return m, err
-	}
-	m.good = verifyAll(m.env, v.trust)
+	m.good = verifySum(m.env, m.sum, v.trust)
 	for k, good := range m.good {
 		if !good {
-			return m, fmt.Errorf("the signature by key %s does not fit", v.trust.Key(k))
+			return m, fmt.Errorf("the signature by key %s does not fit: it was changed after it was signed", v.trust.Key(k))
 		}
 	}
 	return m, nil
+}
+
+// same returns the manifest that was made of the very octets, or none.
+func (v *Verifier) same(b []byte) signedManifest {
+	if v != nil && len(b) > 0 {
+		for _, m := range v.manifests {
+			if len(m.raw) == len(b) && &m.raw[0] == &b[0] {
+				return m
+			}
+		}
+	}
+	return signedManifest{}
+}
+
+// index makes one sorted list of the files of all manifests.
+func (v *Verifier) index(old *Verifier) {
+	if old != nil && slices.EqualFunc(v.manifests, old.manifests, func(a, b signedManifest) bool { return a.list == b.list }) {
+		v.files = old.files
+		return
+	}
+	n := 0
+	for _, m := range v.manifests {
+		n += m.list.Len()
+	}
+	v.files = make([]reference, 0, n)
+	for i, m := range v.manifests {
+		for j := range m.list.Len() {
+			d := m.list.DigestAt(j)
+			v.files = append(v.files, reference{binary.BigEndian.Uint64(d[:]), uint32(i), uint32(j)})
+		}
+	}
+	slices.SortFunc(v.files, func(a, b reference) int {
+		return cmp.Or(cmp.Compare(a.prefix, b.prefix), cmp.Compare(a.list, b.list), cmp.Compare(a.index, b.index))
+	})
+}
+
+// listed calls use for each manifest that lists a digest, until it returns false. It does not allocate.
+func (v *Verifier) listed(digest *[32]byte, use func(m *signedManifest, index int) bool) {
+	prefix := binary.BigEndian.Uint64(digest[:])
+	lo, hi := 0, len(v.files)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if v.files[mid].prefix < prefix {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	for _, r := range v.files[lo:] {
+		if r.prefix != prefix {
+			return
+		}
+		m := &v.manifests[r.list]
+		if m.list.DigestAt(int(r.index)) == *digest && !use(m, int(r.index)) {
+			return
+		}
+	}
 }
 
 // later makes a time that a trusted key has signed the lower bound of the clock.
@@ -211,7 +288,7 @@ func (v *Verifier) with(change func(*Config), now time.Time) (*Verifier, error) 
 	c := v.config
 	c.State, c.Now = v.state, now
 	change(&c)
-	return NewVerifier(c)
+	return newVerifier(c, v)
 }
 
 // WithRevocations returns a Verifier with another revocation list. now is the clock's time.

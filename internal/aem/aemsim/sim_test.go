@@ -28,6 +28,8 @@ type world struct {
 	trace   uint64 // digest of everything that happened
 	failed  error
 
+	patient bool // tasks have no deadline, weights are close and stalls short: starvation would show
+
 	open     int // accepted tasks whose fate is open
 	begun    int
 	timeouts int
@@ -113,11 +115,15 @@ const longest = 3 * time.Millisecond // that a task runs, faults excepted
 
 func newWorld(seed uint64) *world {
 	w := &world{Rand: rand.New(rand.NewPCG(seed, 7)), w: wheel.New(0), workers: 4}
-	w.now = 1
+	w.now, w.patient = 1, seed%2 == 1
+	heaviest := 1000
+	if w.patient {
+		heaviest = 3
+	}
 	for level := range sched.Levels {
 		for range 1 + w.IntN(3) {
 			w.classes = append(w.classes, &class{waiting: map[*task]bool{}, Class: w.s.Add(sched.Config{
-				Level: level, Weight: 1 + w.IntN(1000), Queue: 1 + w.IntN(60), Policy: sched.Policy(w.IntN(3)),
+				Level: level, Weight: 1 + w.IntN(heaviest), Queue: 1 + w.IntN(60), Policy: sched.Policy(w.IntN(3)),
 				Target: w.between(time.Millisecond, 10*time.Millisecond), Interval: w.between(10*time.Millisecond, 100*time.Millisecond),
 				Running: w.IntN(w.workers),
 			})})
@@ -137,7 +143,7 @@ func (w *world) arrive() {
 	t := &task{class: c, cost: w.between(1000, longest)}
 	t.core.Owner, t.timer.Owner = t, t
 	t.core.Deadline = mono.Never
-	if w.IntN(4) > 0 {
+	if w.IntN(4) > 0 && !w.patient {
 		t.core.Deadline = w.now.Add(w.between(0, 60*time.Millisecond))
 	}
 	if w.IntN(5) == 0 {
@@ -162,7 +168,7 @@ func (w *world) arrive() {
 		}
 	}
 	load := 0.3
-	if w.now/mono.Time(200*time.Millisecond)%3 > 0 {
+	if w.now/mono.Time(time.Second)%3 > 0 {
 		load = 3
 	}
 	mean := float64(longest) / 2 / float64(w.workers) / load
@@ -177,7 +183,11 @@ func (w *world) fault() {
 		w.s.Limit(n) // some workers are gone, or the controller wants fewer
 	case 1:
 		w.s.Limit(0)
-	case 2: // nothing happens for a while: the machine was suspended
+	case 2:
+		if w.patient {
+			break
+		}
+		// nothing happens for a while: the machine was suspended
 		jump := w.between(0, 30*time.Millisecond)
 		w.now = w.now.Add(jump)
 	}
@@ -231,7 +241,7 @@ func (w *world) begin(t *task) {
 	t.fates++
 	t.runs, t.began, t.expected = true, w.now, c.Mean()
 	c.served = 0
-	if w.IntN(50) == 0 {
+	if !w.patient && w.IntN(50) == 0 {
 		t.cost += w.between(0, 50*time.Millisecond) // a handler stalls
 	}
 	w.at(w.now.Add(t.cost), func() { w.end(t) })

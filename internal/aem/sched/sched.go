@@ -212,10 +212,15 @@ func (s *Sched) Next(now mono.Time) *Task {
 	return nil
 }
 
-// turn returns the class of a level that has a task and has received least for its weight.
+// turn returns the class of a level that has a task and has received least for its weight. One that runs as much as it
+// may gathers no credit meanwhile, or it would starve others later.
 func (s *Sched) turn(l Level) (best *Class) {
 	for _, c := range s.levels[l] {
-		if c.head != nil && (c.Running == 0 || c.running < c.Running) && (best == nil || c.pass < best.pass) {
+		switch {
+		case c.head == nil:
+		case c.Running > 0 && c.running >= c.Running:
+			c.pass = max(c.pass, s.virtual[l])
+		case best == nil || c.pass < best.pass:
 			best = c
 		}
 	}

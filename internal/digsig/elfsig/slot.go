@@ -70,6 +70,19 @@ func Find(r io.ReaderAt, size int64) (Info, error) {
 	return info, err
 }
 
+// Remains says whether a file in which Find found no slot ends with what was one.
+func Remains(r io.ReaderAt, size int64) (bool, error) {
+	if size < NoteSize {
+		return false, nil
+	}
+	b := make([]byte, NoteSize)
+	if err := readFull(r, b, uint64(size-NoteSize)); err != nil {
+		return false, err
+	}
+	le, be := binary.LittleEndian.Uint32(b), binary.BigEndian.Uint32(b)
+	return string(b[12:noteHead]) == owner && (le == uint32(len(Owner)+1) || be == uint32(len(Owner)+1)), nil
+}
+
 // scanned is what one pass over the tables found.
 type scanned struct {
 	ours    []uint64 // sections that are, or pretend to be, the note

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -69,25 +70,25 @@ var (
 	ErrTruncated   = errors.New("envelope is cut off")
 )
 
-// Message returns what a key signs: every field with its length before it, the algorithm and the key among them.
+// Message returns what a key signs: one line of printable ASCII, without an end of line, that binds domain, algorithm, key and
+// body. It begins like nothing that other programs have a key sign.
 func Message(d Domain, alg Alg, key KeyID, body []byte) []byte {
-	sum := sha256.Sum256(body)
-	return MessageOfSum(d, alg, key, uint64(len(body)), sum)
+	return MessageOfSum(d, alg, key, uint64(len(body)), sha256.Sum256(body))
 }
 
 // MessageOfSum is Message for a body whose length and SHA-256 are known.
 func MessageOfSum(d Domain, alg Alg, key KeyID, size uint64, sum [32]byte) []byte {
-	m := make([]byte, 0, 160)
-	field := func(b ...byte) {
-		m = binary.BigEndian.AppendUint64(m, uint64(len(b)))
-		m = append(m, b...)
-	}
-	field([]byte("midplane digsig v1")...)
-	field([]byte(d.String())...)
-	field(append([]byte{byte(alg)}, key[:]...)...)
-	field(append(binary.BigEndian.AppendUint64(nil, size), sum[:]...)...)
-	return m
+	m := make([]byte, 0, 192)
+	m = append(m, MessagePrefix...)
+	m = append(append(m, d.String()...), ' ')
+	m = append(append(m, alg.String()...), ' ')
+	m = append(hex.AppendEncode(m, key[:]), ' ')
+	m = append(strconv.AppendUint(m, size, 10), ' ')
+	return hex.AppendEncode(m, sum[:])
 }
+
+// MessagePrefix begins every signed message.
+const MessagePrefix = "midplane-digsig-v1 "
 
 // Size returns how many octets Append will add.
 func (e *Envelope) Size() int {

@@ -156,7 +156,7 @@ func CheckName(s string) error {
 		return fmt.Errorf("name %q: want UTF-8 without spaces at the ends", s)
 	}
 	for _, r := range s {
-		if r < ' ' || (r >= 0x7f && r < 0xa0) || (r >= 0x2028 && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
+		if control(r) {
 			return fmt.Errorf("name %q: want no control characters", s)
 		}
 	}
@@ -231,4 +231,26 @@ func DecodeStatement(b []byte) (*Statement, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Printable makes a name that CheckName takes of any string: what may not be there becomes a question mark, and what is too
+// long loses its beginning.
+func Printable(s string) string {
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(s, "?") {
+		if control(r) {
+			r = '?'
+		}
+		b.WriteRune(r)
+	}
+	s = strings.Trim(b.String(), " ")
+	if len(s) > MaxName {
+		s = strings.Trim(strings.ToValidUTF8(s[len(s)-MaxName:], ""), " ")
+	}
+	return s
+}
+
+// control says whether a rune does something to the text around it.
+func control(r rune) bool {
+	return r < ' ' || (r >= 0x7f && r < 0xa0) || (r >= 0x2028 && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
 }

@@ -21,9 +21,10 @@ const (
 	UseCheck             // ask whether it could be run: execveat(2) with AT_EXECVE_CHECK
 	UseOpen              // read it
 	UseModule            // load it into the kernel
+	UseAny               // nothing in particular: is it signed for anything at all
 )
 
-var useNames = []string{"exec", "interp", "lib", "script", "check", "open", "module"}
+var useNames = []string{"exec", "interp", "lib", "script", "check", "open", "module", "any"}
 
 // String returns the name.
 func (u Use) String() string {
@@ -38,7 +39,7 @@ func ParseUse(s string) (Use, error) {
 	if i := slices.Index(useNames, s); i >= 0 {
 		return Use(i), nil
 	}
-	return 0, fmt.Errorf("use %q: want exec, interp, lib, script, check, open or module", s)
+	return 0, fmt.Errorf("use %q: want exec, interp, lib, script, check, open, module or any", s)
 }
 
 // Question is what a policy is asked about a use.
@@ -75,6 +76,8 @@ func (p *Policy) Need(q Question) (envelope.Role, string) {
 		return 0, ""
 	case UseModule:
 		return envelope.RoleModule, ""
+	case UseAny:
+		return envelope.AllRoles, ""
 	}
 	// UseExec, UseCheck, and what is unknown.
 	if q.Kind == envelope.KindScript {
