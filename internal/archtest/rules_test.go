@@ -132,6 +132,9 @@ var onlyFor = []struct {
 // public lists the packages that a program embeds. What each brings along, directly or through others, is of this
 // module, the standard library, or listed here.
 var public = map[string][]string{
+	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
+	"fib":    {"golang.org/x/sys/unix"},
+	"aem":    {"golang.org/x/sys/unix"},
 	"aem":    {"golang.org/x/sys/unix"},
 	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":    {"golang.org/x/sys/unix"},
