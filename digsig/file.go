@@ -96,7 +96,7 @@ func (v *Verifier) VerifyFile(ctx context.Context, name string, q Request) Verdi
 		q.Path = name
 	}
 	if q.Signature == nil {
-		q.Signature, q.Carrier = signatureXattr(name), InXattr
+		q.Signature, q.Carrier = SignatureXattr(f), InXattr
 	}
 	return v.Check(ctx, f, info.Size(), q)
 }

@@ -81,6 +81,9 @@ func TestTree(t *testing.T) {
 	}
 	var names []string
 	for _, e := range done.Listed {
+		if (e.Roles == RoleModule) != strings.HasSuffix(e.Name, ".ko") {
+			t.Errorf("%s is for %s", e.Name, e.Roles)
+		}
 		names = append(names, e.Name)
 	}
 	slices.Sort(names)
