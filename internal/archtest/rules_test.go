@@ -135,9 +135,6 @@ var public = map[string][]string{
 	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":    {"golang.org/x/sys/unix"},
 	"aem":    {"golang.org/x/sys/unix"},
-	"aem":    {"golang.org/x/sys/unix"},
-	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
-	"fib":    {"golang.org/x/sys/unix"},
 	"digsig": nil,
 }
 
