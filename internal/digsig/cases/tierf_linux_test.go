@@ -65,7 +65,7 @@ func TestIntegrationTierF(t *testing.T) {
 	if err := k.r.TryStart(); err == nil || !strings.Contains(err.Error(), "would be denied") {
 		t.Fatalf("an enforcer that would deny what runs began: %v", err)
 	}
-	k.r.Config.Force = true
+	k.r.Config.Force, k.r.Config.Watchdog = true, 2*time.Second
 	k.r.Start()
 	s := k.r.Status()
 	if s.Earlier == nil || len(s.Earlier.Denied) == 0 || s.Earlier.Denied[0].Path != filepath.Join(k.main, "early") {

@@ -201,12 +201,13 @@ int main(int n,char**v){char*a[]={v[1],0};long r=syscall(SYS_execveat,AT_FDCWD,v
 	// Nobody mounts a tmpfs in a user and mount namespace of its own and executes a copy of its argument there.
 	Nobody = `#define _GNU_SOURCE
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/mount.h>
 #include <fcntl.h>
 #include <unistd.h>
 #include <errno.h>
 extern char**environ;
-int main(int n,char**v){int f=open(v[1],O_RDONLY);setgid(65534);setuid(65534);if(unshare(CLONE_NEWUSER|CLONE_NEWNS))return 77;
+int main(int n,char**v){int f=open(v[1],O_RDONLY);setgid(65534);setuid(65534);prctl(PR_SET_DUMPABLE,1);if(unshare(CLONE_NEWUSER|CLONE_NEWNS))return 77;
 int g=open("/proc/self/setgroups",O_WRONLY);write(g,"deny",4);int i=open("/proc/self/gid_map",O_WRONLY);write(i,"65534 65534 1",13);
 i=open("/proc/self/uid_map",O_WRONLY);write(i,"65534 65534 1",13);
 if(mount("x","/tmp","tmpfs",0,""))return 77;int o=open("/tmp/x",O_WRONLY|O_CREAT,0755);char b[65536];int k;while((k=read(f,b,sizeof b))>0)write(o,b,k);close(o);
