@@ -262,7 +262,7 @@ func TestMinInterval(t *testing.T) {
 		var mu sync.Mutex
 		var at []time.Time
 		var all sync.WaitGroup
-		src := &Source{MinInterval: interval, Refuse: refuse}
+		src := &Arrivals{MinInterval: interval, Refuse: refuse}
 		rejected := 0
 		for range 4 {
 			task := &Task{Source: src, Deadline: NoDeadline, Run: func(*Ctx) {
@@ -287,7 +287,7 @@ func TestMinInterval(t *testing.T) {
 		}
 	}
 	inline := newClass(t, ex, "inline", ClassConfig{Inline: true})
-	src := &Source{MinInterval: time.Hour}
+	src := &Arrivals{MinInterval: time.Hour}
 	task := &Task{Source: src, Run: func(*Ctx) {}}
 	if err := inline.Submit(task); err != nil {
 		t.Error(err)

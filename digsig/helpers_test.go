@@ -159,3 +159,9 @@ func manifestOf(t testing.TB, key *Signer, files ...[]byte) []byte {
 	}
 	return b
 }
+
+// smallELF returns a small ELF file.
+func smallELF(t testing.TB) []byte {
+	t.Helper()
+	return elftest.Build(program).Bytes
+}

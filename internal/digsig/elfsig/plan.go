@@ -1,6 +1,7 @@
 package elfsig
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -150,6 +151,7 @@ func (f *file) rebuild(s scanned) (*Plan, error) {
 		names = append(names, 0)
 	}
 	name := uint32(len(names))
+	empty := name - 1
 	names = append(append(names, SectionName...), 0)
 	table := (start + uint64(len(names)) + 7) &^ 7
 	note := table + (f.shnum+1)*f.shentsize()
@@ -170,6 +172,9 @@ func (f *file) rebuild(s scanned) (*Plan, error) {
 			if o == i {
 				h = section{} // its number stays, as others refer to numbers
 			}
+		}
+		if uint64(h.name) >= s.strtab.size || bytes.HasPrefix(names[h.name:], []byte(SectionName+"\x00")) {
+			h.name = empty // it had no name, and the longer names must not give it one
 		}
 		if i == f.names {
 			h.off, h.size = start, uint64(len(names))
