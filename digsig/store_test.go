@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +168,19 @@ func TestStoreErrors(t *testing.T) {
 			b := manifestOf(t, key, []byte("data"))
 			b[len(b)-1] ^= 1
 			put(t, filepath.Join(s.Dir, ManifestDir, "b.mdm"), b)
+		},
+		"chmod o-w": func(s *Store) {
+			if runtime.GOOS == "windows" {
+				t.Skip("modes are not what they seem")
+			}
+			if err := os.Chmod(filepath.Join(s.Dir, TrustDir, "a.pub"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"want chmod": func(s *Store) {
+			if err := os.Chmod(filepath.Join(s.Dir, TrustDir), 0o777); err != nil {
+				t.Fatal(err)
+			}
 		},
 		"not a regular file": func(s *Store) { os.Mkdir(filepath.Join(s.Dir, PolicyFile), 0o755) },
 	} {
