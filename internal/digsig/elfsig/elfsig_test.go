@@ -290,6 +290,20 @@ func TestCannotEmbed(t *testing.T) {
 			t.Errorf("%v: want a CannotEmbedError with %q", err, c.want)
 		}
 	}
+	names := elftest.Build(elftest.Spec{})
+	names.SetSection(names.Strtab, "sh_offset", 0)
+	names.SetSection(names.Strtab, "sh_size", 17<<20)
+	huge := elftest.Build(elftest.Spec{Bits32: true})
+	const size = math.MaxUint32 - 100
+	huge.SetSection(1, "sh_size", size-huge.Section(1, "sh_offset"))
+	for want, c := range map[string]struct {
+		m    *elftest.Image
+		size int64
+	}{"names of its sections": {names, 17 << 20}, "32-bit ELF file of": {huge, size}} {
+		if _, err := elfsig.Embed(sparse(c.m.Bytes), c.size); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: want an error with %q", err, want)
+		}
+	}
 	few := elftest.Build(elftest.Spec{})
 	few.Bytes = append(few.Bytes, make([]byte, 12)...)
 	noted(t, few.Bytes) // zeros of a linker
@@ -335,6 +349,17 @@ func TestRemains(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// sparse is a file with nothing but zeros behind these octets.
+type sparse []byte
+
+func (s sparse) ReadAt(b []byte, off int64) (int, error) {
+	clear(b)
+	if off < int64(len(s)) {
+		copy(b, s[off:])
+	}
+	return len(b), nil
 }
 
 // What a note says of the file before is used only if it can be.
