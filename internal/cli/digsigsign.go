@@ -15,6 +15,9 @@ import (
 	"midplane/digsig"
 )
 
+// xattrName is the extended attribute that any owner of a file can set.
+const xattrName = "user.midplane.sig"
+
 // signing is what newSign's flags say.
 type signing struct {
 	keys
@@ -55,7 +58,7 @@ Sign last: strip, patchelf and the like break a signature, as every change does.
 	f.StringVar(&s.expires, "expires", "", "time from which on the signature is no longer valid (default never)")
 	f.StringVar(&s.manifest, "manifest", "", "write a manifest of what takes no signature inside to this file")
 	f.BoolVar(&s.detached, "detached", false, "write the signature to PATH.sig and leave the file as it is")
-	f.BoolVar(&s.xattr, "xattr", false, "put the signature in the extended attribute "+digsig.XattrUser)
+	f.BoolVar(&s.xattr, "xattr", false, "put the signature in the extended attribute "+xattrName)
 	f.BoolVar(&s.data, "data", false, "sign files too that are neither ELF nor scripts")
 	f.BoolVar(&s.busy, "busy", false, "sign programs too that run: they run on with their old file")
 	f.BoolVar(&s.remove, "remove", false, "take the signature out again")
@@ -206,7 +209,7 @@ func (s *signing) beside(ctx context.Context, path string, t digsig.Template, si
 		return err
 	}
 	if s.xattr {
-		return digsig.SetXattr(path, digsig.XattrUser, b)
+		return digsig.SetXattr(path, xattrName, b)
 	}
 	return digsig.WriteFile(path+".sig", b, 0o644)
 }
