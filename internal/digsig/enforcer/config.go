@@ -102,7 +102,7 @@ func fill[T comparable](v *T, d T) {
 func (c *Config) encode() ([]byte, error) { return json.Marshal(c) }
 
 // files says how many descriptors a process of the enforcer may need.
-func (c *Config) files() uint64 { return uint64(2*c.Gate.MaxEntries + c.Gate.MaxPending + 1024) }
+func (c *Config) files() uint64 { return uint64(c.Gate.MaxEntries + 2*c.Gate.MaxPending + 1024) }
 
 // BreakGlass reads the kernel's command line: midplane.digsig=off enforces nothing, midplane.digsig=permissive allows
 // everything and logs. It is the way back in when a policy has locked everyone out; who may change the command line may

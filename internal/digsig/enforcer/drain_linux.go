@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"time"
 
@@ -221,14 +222,14 @@ func (w *worker) verify(a gate.Action) {
 		f.refs++
 		w.entries[a.Key] = f
 	}
-	var pid int32
+	var tid int32
 	if ev != nil {
-		pid = ev.pid
+		tid = ev.tid
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f.cancel = cancel
 	f.refs++
-	go w.verifyFile(ctx, f, a.Job, pid)
+	go w.verifyFile(ctx, f, a.Job, tid)
 }
 
 // judgeAgain judges known content by the lists in force.
@@ -280,8 +281,18 @@ func (w *worker) leaseBroken(fd int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if f := w.leases[fd]; f != nil {
+		w.written(f)
 		w.gate.Break(now, f.key)
 		w.drain(now)
+	}
+}
+
+// written tells of a writer to what was found good: who has it mapped sees the new octets. The caller holds mu.
+func (w *worker) written(f *file) {
+	if f.judged && f.token != 0 {
+		r := audit.Record{Type: "file", Path: f.path, Detail: "opened for writing while it was trusted; who has it mapped sees what is written", Generation: w.gate.Generation()}
+		r.Digest, r.Name = hex.EncodeToString(f.verdict.Digest[:]), f.verdict.Name
+		w.put(r)
 	}
 }
 
@@ -292,6 +303,7 @@ func (w *worker) leasesLost() {
 	var keys []gate.Key
 	for fd, f := range w.leases {
 		if lease.Broken(fd) {
+			w.written(f)
 			keys = append(keys, f.key)
 		}
 	}
@@ -303,7 +315,7 @@ func (w *worker) leasesLost() {
 
 // record logs an answer, and gives it first if reply is set. The event's use of its file ends with it.
 func (w *worker) record(ev event, a gate.Action, v *digsig.Verdict, reply func()) {
-	r := audit.Record{Time: time.Now(), Type: "verdict", Verdict: "allow", Use: useOf(a.Uses), Mode: w.cfg.Mode, PID: int(ev.pid)}
+	r := audit.Record{Time: time.Now(), Type: "verdict", Verdict: "allow", Use: useOf(a.Uses), Mode: w.cfg.Mode, PID: int(ev.tid)}
 	switch {
 	case !a.Judge && a.Allow:
 		r.Verdict = "would-deny"
@@ -311,7 +323,7 @@ func (w *worker) record(ev event, a gate.Action, v *digsig.Verdict, reply func()
 		r.Verdict = "deny"
 	}
 	r.Path = pathOf(ev.f.fd)
-	describe(&r, int(ev.pid))
+	describe(&r, int(ev.tid))
 	if reply != nil {
 		reply()
 	}

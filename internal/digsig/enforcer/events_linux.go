@@ -68,7 +68,7 @@ func (w *worker) read(group uint8, begun <-chan struct{}) {
 		err = buf.Events(func(ev fanotify.Event) {
 			w.nEvents.Add(1)
 			switch {
-			case ev.PID == w.pid || ev.PID == w.boss.Load():
+			case unix.Tgkill(int(w.pid), int(ev.TID), 0) == nil || unix.Tgkill(int(w.boss.Load()), int(ev.TID), 0) == nil:
 				w.nOwn.Add(1)
 				w.reply(group, ev.FD, true)
 				unix.Close(int(ev.FD))
@@ -110,7 +110,7 @@ func (w *worker) handle(group uint8, ev fanotify.Event) {
 		unix.Close(int(ev.FD))
 		return
 	}
-	q := gate.Request{ID: gate.ID{Group: group, FD: ev.FD}, Key: gate.Key{Dev: st.Dev, Ino: st.Ino}, Op: op, Task: ev.PID, Size: st.Size}
+	q := gate.Request{ID: gate.ID{Group: group, FD: ev.FD}, Key: gate.Key{Dev: st.Dev, Ino: st.Ino}, Op: op, Task: ev.TID, Size: st.Size}
 	if op == gate.OpExec {
 		w.request(q)
 		return
@@ -154,7 +154,7 @@ func (w *worker) request(q gate.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ev := w.newEvent()
-	*ev = event{id: q.ID, op: q.Op, pid: q.Task, class: q.Class, f: &file{key: q.Key, fd: int(q.ID.FD), group: q.ID.Group, refs: 1}}
+	*ev = event{id: q.ID, op: q.Op, tid: q.Task, class: q.Class, f: &file{key: q.Key, fd: int(q.ID.FD), group: q.ID.Group, refs: 1}}
 	w.events[q.ID] = ev
 	w.gate.Request(now, q)
 	w.drain(now)

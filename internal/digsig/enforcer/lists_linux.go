@@ -183,16 +183,11 @@ func (w *worker) reloadStore(force bool) (*Reload, error) {
 		return nil, err
 	}
 	store.StateDir = w.cfg.StateDir
-	v, err := store.Load(time.Now())
+	old := w.judge.Load()
+	v, err := store.Reload(old, time.Now())
 	if v == nil {
 		w.put(audit.Record{Type: "reload", Verdict: "deny", Detail: err.Error()})
 		return nil, err
-	}
-	old := w.judge.Load()
-	if v.Generation() <= old.Generation() { // a verifier that was made from what was remembered before this one
-		if v, err = later(v, old); err != nil {
-			return nil, err
-		}
 	}
 	out := &Reload{Generation: v.Generation()}
 	if err != nil {
@@ -243,18 +238,6 @@ func (w *worker) wouldEnforce(v *digsig.Verifier) bool {
 		return w.cfg.Mode == "enforce"
 	}
 	return v.Policy().Mode == digsig.Enforce
-}
-
-// later makes the generation of v one that follows old's.
-func later(v, old *digsig.Verifier) (*digsig.Verifier, error) {
-	for v.Generation() <= old.Generation() {
-		next, err := v.WithTrust(v.Trust(), time.Now())
-		if err != nil {
-			return nil, err
-		}
-		v = next
-	}
-	return v, nil
 }
 
 // sameButRevocations says whether two snapshots differ in revocations only.

@@ -119,20 +119,33 @@ func inherit() (link, [2]*fanotify.Group, int, begin, error) {
 	return l, groups, fdControl, b, err
 }
 
-// raiseFiles makes room for descriptors.
-func raiseFiles(want uint64) error {
+// raiseFiles makes room for as many descriptors as the bounds of the gate need. Where the limit cannot be raised, the
+// bounds are lowered to what there is room for; it says so in the error, which is a warning then.
+func raiseFiles(c *Config) (warning, err error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return os.NewSyscallError("getrlimit", err)
+		return nil, os.NewSyscallError("getrlimit", err)
 	}
+	want := c.files()
 	if r.Cur >= want {
-		return nil
+		return nil, nil
 	}
-	r.Cur, r.Max = want, max(r.Max, want)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return fmt.Errorf("%d descriptors are wanted (RLIMIT_NOFILE, fs.nr_open): %w", want, err)
+	more := unix.Rlimit{Cur: want, Max: max(r.Max, want)}
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &more) == nil {
+		return nil, nil
 	}
-	return nil
+	more = unix.Rlimit{Cur: r.Max, Max: r.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &more); err != nil {
+		return nil, os.NewSyscallError("setrlimit", err)
+	}
+	const others = 512
+	if r.Max < 2*others {
+		return nil, fmt.Errorf("%d descriptors are allowed (RLIMIT_NOFILE), want %d, or %d at the least", r.Max, want, 2*others)
+	}
+	share := int(r.Max-others) / 3
+	c.Gate.MaxEntries, c.Gate.MaxPending = min(c.Gate.MaxEntries, share), min(c.Gate.MaxPending, share)
+	return fmt.Errorf("%d descriptors are wanted, %d are allowed (RLIMIT_NOFILE): %d files are kept and %d questions wait at most", want, r.Max,
+		c.Gate.MaxEntries, c.Gate.MaxPending), nil
 }
 
 func filesLimit() int {

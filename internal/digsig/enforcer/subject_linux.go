@@ -52,12 +52,16 @@ func (w *worker) ask(ev event) {
 	if !ev.class.Loaded() && matches(r.policy.Protect, path) {
 		s.Want |= gate.MayRead
 	}
-	if len(r.policy.Exempt) > 0 || len(r.policy.Interpreters) > 0 {
-		if d, ok := w.programOf(int(ev.pid)); ok {
+	call, _ := callOf(int(ev.tid))
+	switch {
+	case ev.op == gate.OpOpen && ev.class.Loaded() && call.writeOnly():
+		s.Exempt = true // it cannot be mapped
+	case len(r.policy.Exempt) > 0 || len(r.policy.Interpreters) > 0:
+		if d, ok := w.programOf(int(ev.tid)); ok {
 			if i, is := r.policy.Interpreters[d]; is && !ev.class.Loaded() && matches(i.Scripts, path) {
 				s.Want = gate.MayScript
 			} else if _, is := r.policy.Exempt[d]; is {
-				s.Exempt = !loading(int(ev.pid))
+				s.Exempt = !loading(int(ev.tid), call)
 			}
 		}
 	}
@@ -69,10 +73,10 @@ func (w *worker) ask(ev event) {
 	w.drop(ev.f)
 }
 
-// programOf returns the digest of the program that a process runs, which waits for an answer and so does not end. The
+// programOf returns the digest of the program that a thread runs, which waits for an answer and so does not end. The
 // kernel lets nobody write to it while it runs.
-func (w *worker) programOf(pid int) (d [32]byte, ok bool) {
-	exe := "/proc/" + strconv.Itoa(pid) + "/exe"
+func (w *worker) programOf(tid int) (d [32]byte, ok bool) {
+	exe := "/proc/" + strconv.Itoa(tid) + "/exe"
 	var st unix.Stat_t
 	if unix.Stat(exe, &st) != nil {
 		return d, false
@@ -98,11 +102,67 @@ func (w *worker) programOf(pid int) (d [32]byte, ok bool) {
 	return v.File, v.File != [32]byte{}
 }
 
-// loading says whether a process opens a file by its dynamic loader, to map it: a program that may read everything must
-// not thereby load everything, for LD_PRELOAD is in everybody's hands. The system call then comes from within the loader's
+// call is the system call that a thread waits in: what is in registers, which nobody can change meanwhile.
+type call struct {
+	known  bool
+	number int
+	args   [6]uint64
+	pc     uint64
+}
+
+// callOf reads /proc/TID/syscall. A thread that has asked is about to sleep.
+func callOf(tid int) (c call, err error) {
+	for range 100 {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/syscall")
+		if err != nil {
+			return c, err
+		}
+		words := strings.Fields(string(b))
+		if len(words) == 1 { // running
+			time.Sleep(100 * time.Microsecond)
+			continue
+		}
+		if len(words) < 9 {
+			return c, nil
+		}
+		c.number, err = strconv.Atoi(words[0])
+		for i := range c.args {
+			if err == nil {
+				c.args[i], err = strconv.ParseUint(words[1+i], 0, 64)
+			}
+		}
+		if err == nil {
+			c.pc, err = strconv.ParseUint(words[8], 0, 64)
+		}
+		c.known = err == nil
+		return c, err
+	}
+	return c, nil
+}
+
+// writeOnly says whether the call opens a file that can then only be written: such a one cannot be mapped (mm/mmap.c,
+// do_mmap), so nothing in it is loaded.
+func (c call) writeOnly() bool {
+	if !c.known {
+		return false
+	}
+	flags := uint64(unix.O_RDONLY)
+	switch c.number {
+	case unix.SYS_OPENAT:
+		flags = c.args[2]
+	case sysOpen:
+		flags = c.args[1]
+	case sysCreat:
+		return true
+	}
+	return flags&unix.O_ACCMODE == unix.O_WRONLY
+}
+
+// loading says whether a thread opens a file by the dynamic loader, to map it: a program that may read everything must not
+// thereby load everything, for LD_PRELOAD is in everybody's hands. The system call then comes from within the loader's
 // code. When that cannot be told, it does.
-func loading(pid int) bool {
-	dir := "/proc/" + strconv.Itoa(pid)
+func loading(tid int, c call) bool {
+	dir := "/proc/" + strconv.Itoa(tid)
 	base, ok := loaderBase(dir)
 	if !ok {
 		return true
@@ -111,43 +171,19 @@ func loading(pid int) bool {
 		return false // linked statically
 	}
 	maps, err := os.ReadFile(dir + "/maps")
-	if err != nil {
+	if err != nil || !c.known {
 		return true
 	}
-	areas := parseMaps(string(maps))
-	var loader *area
-	for i := range areas {
-		if areas[i].from <= base && base < areas[i].to {
-			loader = &areas[i]
+	var loader, caller area
+	for _, a := range parseMaps(string(maps)) {
+		if a.from <= base && base < a.to {
+			loader = a
+		}
+		if a.from <= c.pc && c.pc < a.to {
+			caller = a
 		}
 	}
-	if loader == nil || loader.inode == 0 {
-		return true
-	}
-	threads, err := os.ReadDir(dir + "/task")
-	if err != nil || len(threads) == 0 {
-		return true
-	}
-	for _, t := range threads {
-		b, err := os.ReadFile(dir + "/task/" + t.Name() + "/syscall")
-		if err != nil {
-			return true
-		}
-		words := strings.Fields(string(b))
-		if len(words) < 9 || words[0] == "-1" {
-			continue // it runs: it is not the one that waits
-		}
-		pc, err := strconv.ParseUint(strings.TrimPrefix(words[8], "0x"), 16, 64)
-		if err != nil {
-			return true
-		}
-		for _, a := range areas {
-			if a.from <= pc && pc < a.to && a.dev == loader.dev && a.inode == loader.inode {
-				return true
-			}
-		}
-	}
-	return false
+	return loader.inode == 0 || caller.dev == loader.dev && caller.inode == loader.inode
 }
 
 // loaderBase returns where the loader of a process was mapped (AT_BASE), 0 if it has none.
@@ -194,9 +230,9 @@ func parseMaps(s string) []area {
 	return all
 }
 
-// describe fills in who asks: a process that waits.
-func describe(r *audit.Record, pid int) {
-	dir := "/proc/" + strconv.Itoa(pid)
+// describe fills in who asks: a thread that waits.
+func describe(r *audit.Record, tid int) {
+	dir := "/proc/" + strconv.Itoa(tid)
 	r.Exe, _ = os.Readlink(dir + "/exe")
 	if b, err := os.ReadFile(dir + "/status"); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -206,6 +242,8 @@ func describe(r *audit.Record, pid int) {
 				continue
 			}
 			switch name {
+			case "Tgid":
+				r.PID, _ = strconv.Atoi(f[0])
 			case "PPid":
 				r.PPID, _ = strconv.Atoi(f[0])
 			case "Uid":

@@ -58,8 +58,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		cfg.Logger.Warn("break-glass", "err", err)
 	}
-	if err := raiseFiles(cfg.files()); err != nil {
+	warning, err := raiseFiles(&cfg)
+	if err != nil {
 		return err
+	}
+	if warning != nil {
+		cfg.Logger.Warn("bounds", "err", warning)
 	}
 	time.Local = time.UTC // see Main
 	s := &supervisor{cfg: cfg, mode: glass, log: cfg.Logger, held: map[uint64]int{}, buf: make([]byte, maxMessage), notify: newNotifier()}

@@ -39,7 +39,7 @@ func (c content) ReadAt(b []byte, off int64) (int, error) {
 }
 
 // verifyFile pins a file, reads it and tells the gate.
-func (w *worker) verifyFile(ctx context.Context, f *file, job uint64, pid int32) {
+func (w *worker) verifyFile(ctx context.Context, f *file, job uint64, tid int32) {
 	w.mu.Lock()
 	r := gate.Result{Key: f.key, Job: job, Pin: w.pin(f)}
 	w.mu.Unlock()
@@ -49,7 +49,7 @@ func (w *worker) verifyFile(ctx context.Context, f *file, job uint64, pid int32)
 	if r.Pin >= gate.PinLease || r.Pin == gate.PinNone && w.cfg.Remote {
 		v = w.judge.Load()
 		path = pathOf(f.fd)
-		verdict = w.readFile(ctx, v, f, path, &r, pid)
+		verdict = w.readFile(ctx, v, f, path, &r, tid)
 	}
 	now := mono.Now()
 	w.mu.Lock()
@@ -68,7 +68,7 @@ func (w *worker) verifyFile(ctx context.Context, f *file, job uint64, pid int32)
 }
 
 // readFile reads and judges content that is pinned.
-func (w *worker) readFile(ctx context.Context, v *digsig.Verifier, f *file, path string, r *gate.Result, pid int32) digsig.Verdict {
+func (w *worker) readFile(ctx context.Context, v *digsig.Verifier, f *file, path string, r *gate.Result, tid int32) digsig.Verdict {
 	var st unix.Stat_t
 	if err := unix.Fstat(f.fd, &st); err != nil { // its size before the lease was another's word
 		r.Failed = true
@@ -79,7 +79,7 @@ func (w *worker) readFile(ctx context.Context, v *digsig.Verifier, f *file, path
 	r.Class = classOf(head[:n])
 	switch r.Class {
 	case gate.ClassScript:
-		r.Then = w.interpreterKey(interpreterOf(head[:n]), pid)
+		r.Then = w.interpreterKey(interpreterOf(head[:n]), tid)
 	case gate.ClassELF:
 		if isLoader(content(f.fd), head[:n]) {
 			r.Class = gate.ClassLoader
@@ -106,12 +106,12 @@ func signatureOf(fd int) []byte {
 }
 
 // interpreterKey finds the file that a script names, as the process that executes it sees it.
-func (w *worker) interpreterKey(path string, pid int32) gate.Key {
+func (w *worker) interpreterKey(path string, tid int32) gate.Key {
 	if path == "" || path[0] != '/' {
 		return gate.Key{}
 	}
 	var st unix.Stat_t
-	if unix.Stat("/proc/"+strconv.Itoa(int(pid))+"/root"+path, &st) != nil && unix.Stat(path, &st) != nil {
+	if unix.Stat("/proc/"+strconv.Itoa(int(tid))+"/root"+path, &st) != nil && unix.Stat(path, &st) != nil {
 		return gate.Key{}
 	}
 	return gate.Key{Dev: st.Dev, Ino: st.Ino}

@@ -94,7 +94,7 @@ type file struct {
 type event struct {
 	id    gate.ID
 	op    gate.Op
-	pid   int32
+	tid   int32 // that waits
 	class gate.Class
 	f     *file
 }
