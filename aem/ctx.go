@@ -1,6 +1,8 @@
 package aem
 
 import (
+	"context"
+	"runtime/trace"
 	"sync/atomic"
 	"time"
 
@@ -57,9 +59,19 @@ func (c *Ctx) run(fn func(*Ctx)) (f Fate) {
 			c.since.Store(0)
 		}
 	}()
-	fn(c)
+	if trace.IsEnabled() {
+		c.traced(fn)
+	} else {
+		fn(c)
+	}
 	c.since.Store(0)
 	return Ran
+}
+
+// traced runs a handler in a region of runtime/trace that has the name of its class.
+func (c *Ctx) traced(fn func(*Ctx)) {
+	defer trace.StartRegion(context.Background(), c.class.name).End()
+	fn(c)
 }
 
 func (c *Ctx) begin(class *Class, t *Task, now, end mono.Time) {
