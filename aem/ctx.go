@@ -20,7 +20,6 @@ type Ctx struct {
 	since    atomic.Int64             // when the handler began, 0 when none runs
 	running  atomic.Pointer[Class]    // of it
 	routines atomic.Pointer[Routines] // when it is theirs
-	gid      uint64                   // goroutine of the worker, 0 when it is the submitter's
 	told     int64                    // the run that was last reported; the detector's own
 	index    uint32                   // of an inline context: its place in the list, from 1
 	next     atomic.Uint32            // the next free one
