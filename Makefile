@@ -49,6 +49,7 @@ lab: ## tests against Linux's own TIPC in guests (needs root)
 bench: ## side by side with TCP and NATS, bart, and as root the kernel's FIB; see docs/performance.md
 	cd bench && $(GO) run . $(BENCHFLAGS)
 	cd bench && GOAMD64=v3 $(GO) run ./fib
+	cd bench && $(GO) run ./digsig
 	cd bench && if [ "$$(id -u)" = 0 ]; then $(GO) run ./fibxdp; else echo "the comparison with the kernel's FIB needs root"; fi
 
 lint: cross ## formatting, vet, staticcheck, other platforms; import directions are a test (internal/archtest)

@@ -41,10 +41,13 @@ func WriteFile(name string, b []byte, mode fs.FileMode) error {
 	if err == nil {
 		err = f.Chmod(mode)
 	}
-	return finish(f, name, err)
+	if err := finish(f, name, err); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
 }
 
-// finish puts a temporary file in its place, or removes it.
+// finish puts a temporary file in its place, or removes it. The directory is not synced yet.
 func finish(f *os.File, name string, err error) error {
 	if err == nil {
 		err = f.Sync()
@@ -57,9 +60,8 @@ func finish(f *os.File, name string, err error) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return err
 	}
-	return syncDir(filepath.Dir(name))
+	return err
 }
 
 func syncDir(dir string) error {
@@ -133,6 +135,9 @@ func SignFile(ctx context.Context, name string, o SignOptions, signers ...*Signe
 		st, err = Embed(ctx, w, f, before.Size(), o.Template, signers...)
 		return err
 	})
+	if err == nil {
+		err = syncDir(filepath.Dir(name))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", name, err)
 	}
@@ -161,13 +166,16 @@ func UnsignFile(ctx context.Context, name string, busy bool) error {
 		_, err := Remove(ctx, w, f, before.Size())
 		return err
 	})
+	if err == nil {
+		err = syncDir(filepath.Dir(name))
+	}
 	if err != nil {
 		return fmt.Errorf("unsign %s: %w", name, err)
 	}
 	return nil
 }
 
-// replace writes a new file in the place of an open one.
+// replace writes a new file in the place of an open one. The directory is not synced yet.
 func replace(name string, f *os.File, before fs.FileInfo, busy bool, write func(*os.File) error) error {
 	if !busy {
 		if err := notRunning(name); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -159,3 +160,14 @@ func manifestOf(t testing.TB, key *Signer, files ...[]byte) []byte {
 	}
 	return b
 }
+
+// smallELF returns a small ELF file.
+func smallELF(t testing.TB) []byte {
+	t.Helper()
+	return elftest.Build(program).Bytes
+}
+
+// errReader cannot be read.
+type errReader struct{}
+
+func (errReader) ReadAt([]byte, int64) (int, error) { return 0, errors.New("disk on fire") }

@@ -251,8 +251,9 @@ type TreeSigned struct {
 func SignTree(ctx context.Context, root string, s SignOptions, o TreeOptions, signers ...*Signer) (*TreeSigned, error) {
 	out := &TreeSigned{}
 	name := below(root)
+	var dirs directories
 	err := each(ctx, root, o, func(n *node) (*Statement, error) {
-		err := signNode(ctx, n, s, signers)
+		err := signNode(ctx, n, s, signers, &dirs)
 		var cannot *CannotEmbedError
 		if !errors.As(err, &cannot) {
 			return nil, err
@@ -273,13 +274,40 @@ func SignTree(ctx context.Context, root string, s SignOptions, o TreeOptions, si
 			out.Listed = append(out.Listed, e)
 		}
 	})
+	err = errors.Join(err, dirs.sync())
 	slices.SortFunc(out.Listed, func(a, b ManifestEntry) int { return slices.Compare(a.Digest[:], b.Digest[:]) })
 	slices.SortFunc(out.Failed, func(a, b *FileError) int { return strings.Compare(a.Path, b.Path) })
 	return out, err
 }
 
+// directories are those in which files were renamed. They are synced once, in the end: until then a crash may bring back old
+// files, which are whole.
+type directories struct {
+	mu    sync.Mutex
+	names map[string]bool // guarded by mu
+}
+
+func (d *directories) add(dir string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[string]bool{}
+	}
+	d.names[dir] = true
+}
+
+func (d *directories) sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var failed []error
+	for dir := range d.names {
+		failed = append(failed, syncDir(dir))
+	}
+	return errors.Join(failed...)
+}
+
 // signNode signs a file and gives the new one all the names of the old.
-func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer) error {
+func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer, dirs *directories) error {
 	if have := links(n.info); have != uint64(len(n.paths)) && have > 1 {
 		return fmt.Errorf("it has %d names, and %d of them are in this tree", have, len(n.paths))
 	}
@@ -302,6 +330,7 @@ func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer) er
 	if err != nil {
 		return err
 	}
+	dirs.add(filepath.Dir(n.paths[0]))
 	for _, p := range n.paths[1:] {
 		temp := filepath.Join(filepath.Dir(p), tempPrefix+filepath.Base(p))
 		if err := os.Link(n.paths[0], temp); err != nil {
@@ -311,9 +340,7 @@ func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer) er
 			os.Remove(temp)
 			return err
 		}
-		if err := syncDir(filepath.Dir(p)); err != nil {
-			return err
-		}
+		dirs.add(filepath.Dir(p))
 	}
 	return nil
 }
