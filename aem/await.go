@@ -101,7 +101,8 @@ func (r *Routine) watch(ctx context.Context) {
 
 func (rs *Routines) make() *Routine {
 	r := &Routine{rs: rs}
-	r.timer.Fire, r.timer.Arg = routineTimer, r
+	r.timer.Fire = routineTimer
+	r.timer.SetArg(r)
 	r.resume, r.stop = iter.Pull(r.main)
 	rs.all = append(rs.all, r)
 	return r
@@ -235,7 +236,7 @@ func (r *Routine) Await(deadline time.Duration) error {
 }
 
 func routineTimer(t *Timer) {
-	r := t.Arg.(*Routine)
+	r := t.Arg().(*Routine)
 	ts := r.rs.timers
 	switch {
 	case !r.parked || r.deadline == mono.Never:

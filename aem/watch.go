@@ -23,19 +23,20 @@ const (
 type Watch struct {
 	l      *Loop
 	fd     int
-	ready  func(Ready, error)
+	ready  func(Ready, error) bool
 	free   func()
 	handle loop.Handle // the loop's own
 	closed atomic.Bool
 	once   sync.Once
 }
 
-// Watch calls ready on the loop's goroutine, whenever the descriptor is ready for what is wanted; it must not block, and
-// must do what makes the descriptor not ready, else it is called again at once. An error is told once and ends the watch.
+// Watch calls ready on the loop's goroutine, whenever the descriptor is ready for what is wanted, as long as it returns
+// true; it must not block, and must do what makes the descriptor not ready, else it is called again at once. An error is
+// told once and ends the watch.
 // From the call on the descriptor is the loop's: free, which closes it, is called exactly once, when the watch has ended,
 // also when Watch fails. Only Linux has descriptors to watch; elsewhere the error that is told is one of
 // errors.ErrUnsupported.
-func (l *Loop) Watch(fd int, want Ready, ready func(Ready, error), free func()) (*Watch, error) {
+func (l *Loop) Watch(fd int, want Ready, ready func(Ready, error) bool, free func()) (*Watch, error) {
 	w := &Watch{l: l, fd: fd, ready: ready, free: free}
 	if !l.post(func() {
 		if w.closed.Load() {
@@ -73,8 +74,7 @@ func (w *Watch) happened(e *loop.Event) {
 		if w.closed.Load() {
 			return
 		}
-		w.ready(Ready(e.Mask), nil)
-		if !w.closed.Load() {
+		if w.ready(Ready(e.Mask), nil) && !w.closed.Load() {
 			if err := w.l.back.Rearm(w.handle); err != nil {
 				w.ready(0, err)
 			}

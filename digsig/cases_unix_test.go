@@ -347,10 +347,6 @@ func TestStrangeFiles(t *testing.T) {
 	want(t, v.VerifyFile(t.Context(), filepath.Join(dir, "nothing"), q), Unreadable, "no such file")
 }
 
-type errReader struct{}
-
-func (errReader) ReadAt([]byte, int64) (int, error) { return 0, errors.New("disk on fire") }
-
 // A file that changes while it is read is not what either of its states says.
 func TestChangesWhileRead(t *testing.T) {
 	key := testKey(t, 1)

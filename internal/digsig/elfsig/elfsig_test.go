@@ -262,6 +262,8 @@ func TestCannotEmbed(t *testing.T) {
 	appended.Bytes = append(appended.Bytes, "PK\x03\x04 an archive"...)
 	nameless := elftest.Build(elftest.Spec{})
 	nameless.SetHeader("e_shstrndx", 0)
+	pretender := elftest.Build(elftest.Spec{Sections: []elftest.Section{{Name: elfsig.SectionName, Type: 1}}})
+	pretender.SetSection(pretender.Strtab, "sh_name", pretender.Section(2, "sh_name"))
 	padded := elftest.Build(elftest.Spec{})
 	padded.Bytes = append(padded.Bytes, make([]byte, 5000)...)
 	for _, c := range []struct {
@@ -271,6 +273,7 @@ func TestCannotEmbed(t *testing.T) {
 		{appended, "follow the end"},
 		{padded, "follow the end"},
 		{nameless, "no names"},
+		{pretender, "pretends"},
 		{elftest.Build(elftest.Spec{NoTable: true}), "no section table"},
 		{elftest.Build(elftest.Spec{Type: 1, Sections: []elftest.Section{{Name: ".modinfo", Type: 1, Data: []byte("license=GPL\x00")}}}), "kernel module"},
 		{elftest.Build(elftest.Spec{Type: 1}), "object file"},
