@@ -168,11 +168,11 @@ func Tail(ctx context.Context, path string, n int, follow bool, each func(Record
 		if err != nil {
 			return err
 		}
-		for i := 0; len(younger) > 0 && !stopped; {
-			more, err := read(func(r Record) bool { stopped = !each(r); return !stopped })
-			if err != nil {
-				closeAll(younger[i:])
-				return err
+		i := 0
+		for len(younger) > 0 && !stopped {
+			var more bool
+			if more, err = read(func(r Record) bool { stopped = !each(r); return !stopped }); err != nil {
+				break
 			}
 			if more {
 				continue
@@ -183,6 +183,10 @@ func Tail(ctx context.Context, path string, n int, follow bool, each func(Record
 			f.Close()
 			f, rest = younger[i], nil
 			i++
+		}
+		closeAll(younger[i:])
+		if err != nil {
+			return err
 		}
 	}
 	return nil
