@@ -51,6 +51,7 @@ bench: ## side by side with TCP and NATS, bart, and as root the kernel's FIB; se
 	cd bench && $(GO) run . $(BENCHFLAGS)
 	cd bench && GOAMD64=v3 $(GO) run ./fib
 	cd bench && $(GO) run ./digsig
+	cd bench && $(GO) run ./aemwake && $(GO) run ./aemtimer && $(GO) run ./aemoverload
 	cd bench && if [ "$$(id -u)" = 0 ]; then $(GO) run ./fibxdp; else echo "the comparison with the kernel's FIB needs root"; fi
 
 lint: cross ## formatting, vet, staticcheck, other platforms; import directions are a test (internal/archtest)
