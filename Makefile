@@ -47,7 +47,7 @@ sim: ## SIMSEEDS seeds of the simulated cluster (10,000: minutes), and its growt
 lab: ## tests against Linux's own TIPC in guests (needs root)
 	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
 
-bench: ## side by side with TCP and NATS, bart, and as root the kernel's FIB; see docs/performance.md
+bench: ## side by side with TCP and NATS, bart, net and gnet, and as root the kernel's FIB; see docs/performance.md
 	cd bench && $(GO) run . $(BENCHFLAGS)
 	cd bench && GOAMD64=v3 $(GO) run ./fib
 	cd bench && $(GO) run ./digsig
