@@ -51,7 +51,7 @@ func TestTopText(t *testing.T) {
 	if err := top.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{" background ", "heartbeat", "ran/s", "conns", "waiting"} {
+	for _, want := range []string{"oldest", "heartbeat", "ran/s", "conns", "waiting"} {
 		if strings.Count(out.String(), want) != 2 {
 			t.Errorf("%q is not there twice:\n%s", want, out.String())
 		}
