@@ -1,6 +1,8 @@
 package aem
 
 import (
+	"context"
+	"runtime/trace"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +20,6 @@ type Ctx struct {
 	since    atomic.Int64             // when the handler began, 0 when none runs
 	running  atomic.Pointer[Class]    // of it
 	routines atomic.Pointer[Routines] // when it is theirs
-	gid      uint64                   // goroutine of the worker, 0 when it is the submitter's
 	told     int64                    // the run that was last reported; the detector's own
 	index    uint32                   // of an inline context: its place in the list, from 1
 	next     atomic.Uint32            // the next free one
@@ -57,9 +58,19 @@ func (c *Ctx) run(fn func(*Ctx)) (f Fate) {
 			c.since.Store(0)
 		}
 	}()
-	fn(c)
+	if trace.IsEnabled() {
+		c.traced(fn)
+	} else {
+		fn(c)
+	}
 	c.since.Store(0)
 	return Ran
+}
+
+// traced runs a handler in a region of runtime/trace that has the name of its class.
+func (c *Ctx) traced(fn func(*Ctx)) {
+	defer trace.StartRegion(context.Background(), c.class.name).End()
+	fn(c)
 }
 
 func (c *Ctx) begin(class *Class, t *Task, now, end mono.Time) {

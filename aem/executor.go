@@ -79,6 +79,9 @@ func New(cfg *Config) (*Executor, error) {
 	if ex.cfg.Loops < 0 || ex.cfg.Loops > maxWorkers {
 		return nil, &ConfigError{"Loops", ex.cfg.Loops, fmt.Sprintf("1 to %d, or 0 for 1", maxWorkers)}
 	}
+	if err := worker.CheckCPUs(ex.cfg.CPUs); err != nil {
+		return nil, fmt.Errorf("aem: CPUs: %w", err)
+	}
 	if ex.cfg.Workers == 0 {
 		ex.cfg.Workers = worker.Processors()
 	}

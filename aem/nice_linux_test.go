@@ -1,6 +1,8 @@
 package aem
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"midplane/internal/sys"
@@ -35,5 +37,24 @@ func TestNiceness(t *testing.T) {
 		if n := <-ended; n != base {
 			t.Errorf("a goroutine runs with niceness %d after Shutdown", n)
 		}
+	}
+}
+
+func TestCPUs(t *testing.T) {
+	may, err := sys.ThreadCPUs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := may[len(may)-1:]
+	ex := newExecutor(t, &Config{CPUs: want})
+	var got []int
+	if err := ex.Background().Do(bounded(t), func(*Ctx) { got, _ = sys.ThreadCPUs() }); err != nil || !slices.Equal(got, want) {
+		t.Errorf("a lowered worker may run on %v, want %v (%v)", got, want, err)
+	}
+	if err := ex.Normal().Do(bounded(t), func(*Ctx) { got, _ = sys.ThreadCPUs() }); err != nil || !slices.Equal(got, may) {
+		t.Errorf("another may run on %v, want %v (%v)", got, may, err)
+	}
+	if _, err := New(&Config{CPUs: []int{1 << 16}}); err == nil || !strings.Contains(err.Error(), "65536") {
+		t.Errorf("a processor that does not exist: %v", err)
 	}
 }

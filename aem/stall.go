@@ -105,7 +105,7 @@ func handlerOf(stack string) string {
 		switch {
 		case strings.HasSuffix(f, "aem.(*Ctx).run"), strings.HasSuffix(f, "aem.(*Routines).call"):
 			return last
-		case strings.HasSuffix(f, "aem.runGo"): // of Go and Do, around the user's own
+		case strings.HasSuffix(f, "aem.runGo"), strings.HasSuffix(f, "aem.(*Ctx).traced"): // around the user's own
 		default:
 			last = f
 		}

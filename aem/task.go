@@ -27,8 +27,7 @@ type Task struct {
 
 	class *Class
 	core  sched.Task
-	begun time.Duration // mean of the class when the task began
-	at    mono.Time     // when it was submitted
+	at    mono.Time // when it was submitted
 	busy  atomic.Bool
 }
 

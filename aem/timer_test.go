@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-func TestTimers(t *testing.T) {
+func TestTimersOfALoop(t *testing.T) {
 	ts := NewTimers()
 	if ts.Wait() >= 0 {
 		t.Error("there is something to wait for without timers")

@@ -1,6 +1,7 @@
 package digsig
 
 import (
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -200,6 +201,34 @@ func TestListsOfExpiredKeys(t *testing.T) {
 	}
 	if _, err := own.WithRevocations(revoking(t, 3, key, nil), now); !errors.Is(err, ErrUntrusted) {
 		t.Errorf("%v: want ErrUntrusted", err)
+	}
+}
+
+// A manifest is revoked as a whole, by the digest of its body or by its name and version.
+func TestManifestRevoked(t *testing.T) {
+	key := testKey(t, 1)
+	data := []byte("data")
+	list := manifestOf(t, key, data)
+	v := verifier(t, Config{Trust: trusting(t, key), Manifests: [][]byte{list}})
+	want(t, v.bytes(t, data, UseAny), Signed, "manifest")
+	e, err := DecodeEnvelope(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r, change := range map[Reason]func(l *Revocations){
+		Revoked:  func(l *Revocations) { l.Digests[sha256.Sum256(e.Body)] = "CVE" },
+		Rollback: func(l *Revocations) { l.Below["some"] = Minimum{Version: 2, Why: "CVE"} },
+		Signed:   func(l *Revocations) { l.Below["some"] = Minimum{Version: 1} },
+	} {
+		v, err := v.WithRevocations(revoking(t, 1, key, change), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := "CVE"
+		if r == Signed {
+			words = ""
+		}
+		want(t, v.bytes(t, data, UseAny), r, words)
 	}
 }
 
