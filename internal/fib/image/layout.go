@@ -1,7 +1,7 @@
 package image
 
 // Version of the format.
-const Version = 1
+const Version = 2
 
 // Magic begins an image: "MPFIB1" and two zeros.
 const Magic uint64 = 0x00003142_4946504d
@@ -81,6 +81,17 @@ const (
 
 // Stride is how many bits of an address a block decides on.
 const Stride = 6
+
+// Double blocks: those of IPv6 from DoubleDepth bits on, which decide on DoubleStride.
+const (
+	DoubleDepth  = 24
+	DoubleStride = 12
+
+	DoubleHead     = 2       // words before the pairs
+	DoubleCount    = 32      // field of word 1, the writer's: how many prefixes end in the block, 16 bits
+	DoubleWide     = 1 << 48 // the writer's: they take a word each
+	DoublePrefixes = 2<<DoubleStride - 2
+)
 
 // Fields of a word of the next-hop directory.
 const (

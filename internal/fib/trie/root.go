@@ -47,7 +47,7 @@ func (t *Tree) divide(p place, k Key, n uint) {
 	}
 	// Only a prefix that made a subtree can have made the crowd: then it is alone there.
 	below := image.At(childSlot(t.m, at, e).load(t.m))
-	if e := entry(k, bits12+image.Stride); t.m.Load(below)>>e&1 == 0 || !t.alone(childSlot(t.m, below, e).load(t.m)) {
+	if e := entry(k, bits12+image.Stride); t.m.Load(below)>>e&1 == 0 || !t.alone(childSlot(t.m, below, e).load(t.m), 2*bits12) {
 		return
 	}
 	count := 0
@@ -61,18 +61,25 @@ func (t *Tree) divide(p place, k Key, n uint) {
 }
 
 // alone says whether there is one prefix only in a subtree.
-func (t *Tree) alone(slot uint32) bool {
+func (t *Tree) alone(slot uint32, depth uint) bool {
 	for {
 		at := image.At(slot)
-		s := shapeOf(t.m, at)
-		short, long := s.exactOf(t.m, at)
-		switch n := bits.OnesCount64(short) + bits.OnesCount64(long); {
-		case n+bits.OnesCount64(s.vec) != 1:
+		prefixes, below := 0, 0
+		if t.double(depth) {
+			prefixes = int(outlineOf(t.m, at).count)
+		} else {
+			s := shapeOf(t.m, at)
+			short, long := s.exactOf(t.m, at)
+			prefixes = bits.OnesCount64(short) + bits.OnesCount64(long)
+		}
+		t.children(at, depth, func(r ref) { below, slot = below+1, r.load(t.m) })
+		switch {
+		case prefixes+below != 1:
 			return false
-		case n == 1:
+		case prefixes == 1:
 			return true
 		}
-		slot = t.m.Half(at+s.off, 0)
+		depth = t.below(depth)
 	}
 }
 
@@ -102,7 +109,7 @@ func (t *Tree) shrink() {
 
 func (t *Tree) allocTable(d table) (table, bool) {
 	words := tableWords(d.bits)
-	at, ok := t.h.allocRun(words)
+	at, ok := t.h.allocRun(words, false)
 	if !ok {
 		return d, false
 	}
@@ -150,7 +157,7 @@ func (t *Tree) widen(r ref, d table) {
 		}
 	}
 	if !ok {
-		t.freeBlocks(d.top().load(t.m), t.h.freeNow)
+		t.freeBlocks(d.top().load(t.m), d.base, t.h.freeNow)
 		t.freeTable(d, t.h.giveRun)
 		return
 	}
@@ -164,7 +171,7 @@ func (t *Tree) widen(r ref, d table) {
 		t.h.free(f.at, f.words)
 	}
 	if old.bits != 0 {
-		t.freeBlocks(old.top().load(t.m), t.h.free)
+		t.freeBlocks(old.top().load(t.m), old.base, t.h.free)
 		t.freeTable(old, t.h.free)
 	}
 }
@@ -218,28 +225,23 @@ func (w *widener) copyTop(s uint32, depth uint, k Key) bool {
 	return true
 }
 
-// freeBlocks gives what a slot refers to, and all below it, to free.
-func (t *Tree) freeBlocks(slot uint32, free func(at, words uint32)) {
+// freeBlocks gives what a slot refers to, which is at a depth, and all below it, to free.
+func (t *Tree) freeBlocks(slot uint32, depth uint, free func(at, words uint32)) {
 	switch {
 	case image.IsTable(slot):
 		t.freeAll(subTable(slot), free)
 	case image.IsRef(slot):
 		at := image.At(slot)
-		s := shapeOf(t.m, at)
-		if s.w2&image.BlockExternal == 0 {
-			for i := range s.children() {
-				t.freeBlocks(t.m.Half(at+s.off, i), free)
-			}
-		}
-		free(at, s.size)
+		t.children(at, depth, func(r ref) { t.freeBlocks(r.load(t.m), t.below(depth), free) })
+		free(at, t.size(at, depth))
 	}
 }
 
 // freeAll is freeBlocks for a table.
 func (t *Tree) freeAll(d table, free func(at, words uint32)) {
-	t.freeBlocks(d.top().load(t.m), free)
+	t.freeBlocks(d.top().load(t.m), d.base, free)
 	for i := range d.size() {
-		t.freeBlocks(refOf(d.at, i).load(t.m), free)
+		t.freeBlocks(refOf(d.at, i).load(t.m), d.end(), free)
 	}
 	t.freeTable(d, free)
 }
@@ -249,7 +251,7 @@ func (t *Tree) freeRoot(low uint32) {
 	if bits, at := image.RootTable(uint64(low)); bits != 0 {
 		t.freeAll(table{at, 0, bits}, t.h.free)
 	} else {
-		t.freeBlocks(low, t.h.free)
+		t.freeBlocks(low, 0, t.h.free)
 	}
 }
 
