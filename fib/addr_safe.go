@@ -11,3 +11,7 @@ import (
 func key(a netip.Addr) (family uint32, k image.Key, ok bool) { return slowKey(a) }
 
 func fillBatch(b *image.Batch, addrs []netip.Addr) (n int) { return slowFill(b, addrs) }
+
+const layout = true
+
+func mapped(a netip.Addr) (hi, lo uint64, ok bool) { return slowMapped(a) }

@@ -75,14 +75,14 @@ func (v View) begin4(root uint64, b *Batch) int {
 func (v View) begin6(root uint64, b *Batch) int {
 	low, def := uint32(root), uint32(root>>32)
 	lanes := min(b.N, Lanes)
-	if low&(rootBits<<1|SlotRef) != smallRoot {
+	if !IsRoot(root, 12) {
 		for i := range lanes {
 			b.slot[i], b.Best[i] = v.down(low, def, b.Hi[i], DoubleDepth/Stride)
 			b.rest[i] = b.Hi[i] << DoubleDepth
 		}
 		return b.sort(lanes)
 	}
-	table := low >> 1 &^ rootBits
+	table := TableAt(root)
 	for i := range lanes {
 		b.slot[i] = v.half(table, uint32(b.Hi[i]>>52))
 		b.rest[i] = b.Hi[i] << DoubleDepth
@@ -132,7 +132,10 @@ func (v View) doubleRound(b *Batch, n int) (left int) {
 		if d := uint32(v.Load(at + 1)); d != 0 {
 			best = d
 		}
-		s := v.double(at, hi)
+		vec := v.Load(at) << (^(hi >> 58) & 63)
+		pair := at + 2*uint32(bits.OnesCount64(vec))
+		runs := v.Load(pair) << (^(hi >> 52) & 63 & uint64(int64(vec)>>63))
+		s := v.slot(at, uint16(v.Load(pair+1)), uint32(bits.OnesCount64(runs)))
 		if nh := s >> 1 &^ -(s & SlotRef); nh != 0 {
 			best = nh
 		}

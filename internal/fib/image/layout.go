@@ -54,6 +54,12 @@ func RootTable(root uint64) (bits uint, table uint32) {
 	return uint(low>>1) & rootBits, low >> 1 &^ rootBits
 }
 
+// IsRoot says whether a root has a direct table of 2^bits slots, and TableAt where it is.
+func IsRoot(root uint64, bits uint) bool {
+	return uint32(root)&(rootBits<<1|SlotRef) == uint32(bits)<<1
+}
+func TableAt(root uint64) (at uint32) { return uint32(root) >> 1 &^ rootBits }
+
 // SlotRef marks a slot that refers to a block, or in a direct table of a root to a direct table of 2^12 slots, which is
 // told by its index: a multiple of TableAlign, where no block begins. What a slot refers to, or the next hop in it, is in the other bits.
 const SlotRef uint32 = 1

@@ -7,13 +7,19 @@ import "math/bits"
 const Tries = 64
 
 // End returns where the heap ends: blocks that begin behind it are not read.
-func (m *Words) End() uint32 { return m.limit }
+func (v View) End() uint32 { return v.limit }
 
 // Len returns the number of words.
 func (m *Words) Len() uint32 { return uint32(len(m.w)) }
 
 // Half returns the k-th 32-bit value from word i on: a slot of a direct table, a child slot, a bucket.
 func (v View) Half(i, k uint32) uint32 { return v.half(i, k) }
+
+// Leaf returns the k-th leaf, from 1 on, of the block at b, which is not wide.
+func (v View) Leaf(b, k uint32) uint32 { return v.leaf(b, k) }
+
+// Slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off of the block at b.
+func (v View) Slot(b uint32, off uint16, k uint32) uint32 { return v.slot(b, off, k) }
 
 // Key is an address, its first bit the highest of Hi. IPv4 addresses are in the high half of Hi.
 type Key struct{ Hi, Lo uint64 }
@@ -23,15 +29,17 @@ type Key struct{ Hi, Lo uint64 }
 //
 // Whatever a walk reads, it ends after 13 blocks and stays inside the image.
 func (v View) Lookup(desc, family uint32, key Key) (nh uint32, ok bool) {
-	if family == 0 {
-		return v.Lookup4(desc, uint32(key.Hi>>32))
+	for range Tries {
+		epoch := v.Load(desc + DescEpoch)
+		root := v.Load(desc + DescRoot + family)
+		if nh = v.walk(root, family, key); v.Load(desc+DescEpoch) == epoch {
+			return nh, true
+		}
 	}
-	return v.Lookup6(desc, key)
+	return 0, false
 }
 
 // walk is what a lookup does between its two looks at the epoch.
-//
-//go:noinline
 func (v View) walk(root uint64, family uint32, key Key) uint32 {
 	s, best, depth := uint32(root), uint32(root>>32), uint(0)
 	if s&SlotRef == 0 && s != 0 {
@@ -101,20 +109,6 @@ func (v View) double(b uint32, hi uint64) (slot uint32) {
 	pair := b + 2*uint32(bits.OnesCount64(vec))
 	runs := v.Load(pair) << (^(hi >> 52) & 63 & uint64(int64(vec)>>63)) // all of them if no run begins in the entry's part
 	return v.slot(b, uint16(v.Load(pair+1)), uint32(bits.OnesCount64(runs)))
-}
-
-// again repeats a lookup that met memory that was used again.
-//
-//go:noinline
-func (v View) again(desc, family uint32, key Key) (nh uint32, ok bool) {
-	for range Tries {
-		epoch := v.Load(desc + DescEpoch)
-		root := v.Load(desc + DescRoot + family)
-		if nh = v.walk(root, family, key); v.Load(desc+DescEpoch) == epoch {
-			return nh, true
-		}
-	}
-	return 0, false
 }
 
 // All returns all words, for a test that maps or damages them.

@@ -16,8 +16,9 @@ const (
 	retryGrowth       = 512 // routes until the next try when there was no room
 )
 
-// crowded is how many subtrees of 24 bits are below a slot of a root's table of 12 bits when it gets a table of its own.
-const crowded = 160
+// crowded is how many routes are below a slot of a root's table of 12 bits when it gets a table of its own, which never
+// takes more than 20 octets a route that was there once. They are counted every countEach routes.
+const crowded, countEach = 1024, 64
 
 func (t *Tree) grow() {
 	if n := t.Len(); n%retryGrowth == 0 {
@@ -36,51 +37,31 @@ func (t *Tree) Expect(n int) {
 }
 
 // divide gives the slot of the root's table that a new prefix is in a table of its own, if it is crowded.
-func (t *Tree) divide(p place, k Key, n uint) {
-	if t.family == 0 || p.depth != bits12 || p.top.bits != 0 || n <= 2*bits12 {
+func (t *Tree) divide(p place) {
+	if t.family == 0 || p.depth != bits12 || p.top.bits != 0 || t.Len()%countEach != 0 {
 		return
 	}
-	s := p.r.load(t.m)
-	at, e := image.At(s), entry(k, bits12)
-	if t.m.Load(at)>>e&1 == 0 {
-		return
-	}
-	// Only a prefix that made a subtree can have made the crowd: then it is alone there.
-	below := image.At(childSlot(t.m, at, e).load(t.m))
-	if e := entry(k, bits12+image.Stride); t.m.Load(below)>>e&1 == 0 || !t.alone(childSlot(t.m, below, e).load(t.m), 2*bits12) {
-		return
-	}
-	count := 0
-	for i := range uint32(bits.OnesCount64(t.m.Load(at))) {
-		child := t.m.Half(at+childOff(t.m.Load(at+2)), i)
-		count += bits.OnesCount64(t.m.Load(image.At(child)))
-	}
-	if count >= crowded {
+	if s := p.r.load(t.m); t.routes(s, bits12, crowded) >= crowded {
 		t.widen(p.r, table{base: bits12, bits: bits12})
 	}
 }
 
-// alone says whether there is one prefix only in a subtree.
-func (t *Tree) alone(slot uint32, depth uint) bool {
-	for {
-		at := image.At(slot)
-		prefixes, below := 0, 0
-		if t.double(depth) {
-			prefixes = int(outlineOf(t.m, at).count)
-		} else {
-			s := shapeOf(t.m, at)
-			short, long := s.exactOf(t.m, at)
-			prefixes = bits.OnesCount64(short) + bits.OnesCount64(long)
-		}
-		t.children(at, depth, func(r ref) { below, slot = below+1, r.load(t.m) })
-		switch {
-		case prefixes+below != 1:
-			return false
-		case prefixes == 1:
-			return true
-		}
-		depth = t.below(depth)
+// routes counts the routes below the slot of a block, up to most or some more.
+func (t *Tree) routes(slot uint32, depth uint, most int) (n int) {
+	at := image.At(slot)
+	if t.double(depth) {
+		n = int(outlineOf(t.m, at).count)
+	} else {
+		s := shapeOf(t.m, at)
+		short, long := s.exactOf(t.m, at)
+		n = bits.OnesCount64(short) + bits.OnesCount64(long)
 	}
+	t.children(at, depth, func(r ref) {
+		if n < most {
+			n += t.routes(r.load(t.m), t.below(depth), most-n)
+		}
+	})
+	return n
 }
 
 // shrink gives direct tables back that have become too large, by building the small tree anew.

@@ -266,7 +266,7 @@ func (t *Tree) Insert(k Key, n uint, nh uint32) (old uint32, err error) {
 			t.push(p.top, k, n)
 		}
 		if old == 0 {
-			t.divide(p, k, n)
+			t.divide(p)
 		}
 	}
 	if old == 0 {
