@@ -240,9 +240,8 @@ func (t *Tree) write(b *block, urgent bool) (slot uint32, err error) {
 	return image.Ref(at), nil
 }
 
-// writeDouble is write for a double block.
-func (t *Tree) writeDouble(b *double, urgent bool) (slot uint32, err error) {
-	words := b.encode()
+// writeDouble stores the words of a double block.
+func (t *Tree) writeDouble(words []uint64, urgent bool) (slot uint32, err error) {
 	at, ok := t.h.alloc(uint32(len(words)), urgent)
 	if !ok {
 		return 0, ErrFull
@@ -251,6 +250,24 @@ func (t *Tree) writeDouble(b *double, urgent bool) (slot uint32, err error) {
 		t.m.Fill(at+uint32(i), w)
 	}
 	return image.Ref(at), nil
+}
+
+// editDouble changes the double block that r refers to.
+func (t *Tree) editDouble(r ref, at uint32, o *outline, c edit, urgent bool) error {
+	b := newDouble()
+	defer b.release()
+	s, err := t.writeDouble(b.edit(t.m, at, o, c), urgent)
+	if err != nil {
+		return err
+	}
+	r.store(t.m, s)
+	t.h.free(at, o.size)
+	if c.h != 0 {
+		for _, below := range b.child {
+			t.setDef(image.At(below.slot), true, below.nh)
+		}
+	}
+	return nil
 }
 
 // Insert adds a prefix of n bits or changes its next hop, and returns the next hop that it had, 0 if it is new.
@@ -325,20 +342,11 @@ func (t *Tree) change(r ref, at uint32, depth uint, h, nh uint32) (old uint32, e
 
 // changeDouble is change for a double block.
 func (t *Tree) changeDouble(r ref, at, h, nh uint32) (old uint32, err error) {
-	b := newDouble()
-	defer b.release()
-	size := b.decode(t.m, at)
-	if old = b.set(h, nh); old == nh {
-		return old, nil
+	o := outlineOf(t.m, at)
+	if old = o.get(t.m, at, h); old != nh {
+		err = t.editDouble(r, at, &o, edit{h: h, nh: nh}, false)
 	}
-	s, err := t.writeDouble(b, false)
-	if err != nil {
-		return 0, err
-	}
-	r.store(t.m, s)
-	t.h.free(at, size)
-	t.defsDouble(b, h)
-	return old, nil
+	return old, err
 }
 
 // defs tells the children that the prefix h covers, in a block that was written, what the block has for them now. It
@@ -352,14 +360,6 @@ func (t *Tree) defs(b *block, depth uint, h uint32) {
 	for rest := b.vec & covered; rest != 0; rest &= rest - 1 {
 		e := uint32(bits.TrailingZeros64(rest))
 		t.setDef(image.At(b.child[e]), t.double(depth+image.Stride), b.at(e))
-	}
-}
-
-// defsDouble is defs for a double block.
-func (t *Tree) defsDouble(b *double, h uint32) {
-	i, _ := b.findChild(h >> 4)
-	for end := last12(h); i < len(b.child) && b.child[i].e < end; i++ {
-		t.setDef(image.At(b.child[i].slot), true, b.child[i].nh)
 	}
 }
 
@@ -404,23 +404,15 @@ func (t *Tree) branch(r ref, at uint32, depth, ext uint, k Key, n uint, nh uint3
 }
 
 func (t *Tree) branchDouble(r ref, at uint32, depth uint, k Key, n uint, nh uint32) error {
-	e := entry12(k, depth)
-	b := newDouble()
-	defer b.release()
-	size := b.decode(t.m, at)
-	s, err := t.chain(t.below(depth), noExt, k, n, nh, b.at(e))
+	e, o := entry12(k, depth), outlineOf(t.m, at)
+	s, err := t.chain(t.below(depth), noExt, k, n, nh, o.above(t.m, at, 0, e))
 	if err != nil {
 		return err
 	}
-	b.setChild(e, s)
-	slot, err := t.writeDouble(b, false)
-	if err != nil {
+	if err = t.editDouble(r, at, &o, edit{e: e, slot: s}, false); err != nil {
 		t.drop(s, t.below(depth))
-		return err
 	}
-	r.store(t.m, slot)
-	t.h.free(at, size)
-	return nil
+	return err
 }
 
 // chain makes the block of a prefix, and those between it and depth, each with one child, and returns the slot of the
@@ -441,7 +433,7 @@ func (t *Tree) chain(depth, ext uint, k Key, n uint, nh, def uint32) (slot uint3
 			} else {
 				d.setChild(entry12(k, at), below)
 			}
-			slot, err = t.writeDouble(d, false)
+			slot, err = t.writeDouble(d.encode(), false)
 		} else {
 			b := block{def: own}
 			if e := entry(k, at); below == 0 {
@@ -558,41 +550,32 @@ func (t *Tree) unset(r ref, depth uint, h uint32) (old uint32, empty bool, err e
 
 func (t *Tree) unsetDouble(r ref, h uint32) (old uint32, empty bool, err error) {
 	at := image.At(r.load(t.m))
-	b := newDouble()
-	defer b.release()
-	size := b.decode(t.m, at)
-	if old = b.unset(h); old == 0 || b.empty() {
-		return old, old != 0, nil
+	o := outlineOf(t.m, at)
+	switch old = o.get(t.m, at, h); {
+	case old == 0:
+		return 0, false, nil
+	case o.count == 1 && t.only(at, image.DoubleDepth) == 0:
+		return old, true, nil
 	}
-	s, err := t.writeDouble(b, true)
-	if err != nil {
-		return 0, false, err
-	}
-	r.store(t.m, s)
-	t.h.free(at, size)
-	t.defsDouble(b, h)
-	return old, false, nil
+	return old, false, t.editDouble(r, at, &o, edit{h: h}, true)
 }
 
 // unbranch takes the child in which a key is out of a block, unless the block would then be empty.
 func (t *Tree) unbranch(s step, k Key) (empty bool, err error) {
-	at, slot, size := image.At(s.r.load(t.m)), uint32(0), uint32(0)
+	at := image.At(s.r.load(t.m))
 	if t.double(s.depth) {
-		b := newDouble()
-		defer b.release()
-		size = b.decode(t.m, at)
-		if b.unsetChild(entry12(k, s.depth)); b.empty() {
+		o := outlineOf(t.m, at)
+		if o.count == 0 && o.children(t.m, at) == 1 {
 			return true, nil
 		}
-		slot, err = t.writeDouble(b, true)
-	} else {
-		var b block
-		size = b.decode(t.m, at)
-		if b.vec &^= 1 << entry(k, s.depth); b.empty() {
-			return true, nil
-		}
-		slot, err = t.write(&b, true)
+		return false, t.editDouble(s.r, at, &o, edit{e: entry12(k, s.depth)}, true)
 	}
+	var b block
+	size := b.decode(t.m, at)
+	if b.vec &^= 1 << entry(k, s.depth); b.empty() {
+		return true, nil
+	}
+	slot, err := t.write(&b, true)
 	if err != nil {
 		return false, err
 	}
