@@ -26,12 +26,6 @@ func slowKey(a netip.Addr) (family uint32, k image.Key, ok bool) {
 	return ipv6, image.Key{}, false
 }
 
-// slowMapped returns the bits of an address, IPv4 as IPv4 in IPv6; ok if it is one.
-func slowMapped(a netip.Addr) (hi, lo uint64, ok bool) {
-	b := a.As16()
-	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), a.IsValid()
-}
-
 // addrOf is the reverse of slowKey.
 func addrOf(family uint32, k image.Key) netip.Addr {
 	if family == ipv4 {

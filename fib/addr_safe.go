@@ -3,6 +3,7 @@
 package fib
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"midplane/internal/fib/image"
@@ -14,4 +15,7 @@ func fillBatch(b *image.Batch, addrs []netip.Addr) (n int) { return slowFill(b, 
 
 const layout = true
 
-func mapped(a netip.Addr) (hi, lo uint64, ok bool) { return slowMapped(a) }
+func mapped(a netip.Addr) (hi, lo uint64, ok bool) {
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), a.IsValid()
+}

@@ -195,8 +195,8 @@ func (a *Adopter) double(t *Tree, at uint32, depth uint, def uint32) error {
 	if err := a.Block(at, o.size); err != nil {
 		return err
 	}
-	b := newDouble()
-	defer b.release()
+	b := t.h.double()
+	defer t.h.release(b)
 	b.decode(t.m, at)
 	if b.empty() || !b.same(t.m, at, o.size) {
 		return fmt.Errorf("block at word %d does not fit together", at)

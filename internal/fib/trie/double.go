@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"sync"
 
 	"midplane/internal/fib/image"
 )
@@ -31,12 +30,23 @@ type double struct {
 	words []uint64
 }
 
-// doubles has some for whoever needs one: they are large, and a writer needs few at a time.
-var doubles = sync.Pool{New: func() any { return new(double) }}
+// keepSpare is from how many words in use on a heap keeps what its last change was made in for the next one.
+const keepSpare = 1 << 15
 
-func newDouble() *double { return doubles.Get().(*double) }
+func (h *Heap) double() *double {
+	b := h.spare
+	if b == nil {
+		return new(double)
+	}
+	h.spare = nil
+	return b
+}
 
-func (b *double) release() { doubles.Put(b) }
+func (h *Heap) release(b *double) {
+	if h.used > keepSpare {
+		h.spare = b
+	}
+}
 
 func (b *double) clear() { b.def, b.exact, b.child = 0, b.exact[:0], b.child[:0] }
 

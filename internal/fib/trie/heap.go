@@ -53,6 +53,7 @@ type Heap struct {
 	inPlace bool    // something that readers remember was changed where it is
 	used    uint64  // words of blocks and runs that are in use
 	taken   uint64  // words taken from space
+	spare   *double // for the next change
 }
 
 type freed struct{ at, words uint32 }

@@ -254,8 +254,8 @@ func (t *Tree) writeDouble(words []uint64, urgent bool) (slot uint32, err error)
 
 // editDouble changes the double block that r refers to.
 func (t *Tree) editDouble(r ref, at uint32, o *outline, c edit, urgent bool) error {
-	b := newDouble()
-	defer b.release()
+	b := t.h.double()
+	defer t.h.release(b)
 	s, err := t.writeDouble(b.edit(t.m, at, o, c), urgent)
 	if err != nil {
 		return err
@@ -418,8 +418,8 @@ func (t *Tree) branchDouble(r ref, at uint32, depth uint, k Key, n uint, nh uint
 // chain makes the block of a prefix, and those between it and depth, each with one child, and returns the slot of the
 // first. def is what the first has for what finds nothing in it.
 func (t *Tree) chain(depth, ext uint, k Key, n uint, nh, def uint32) (slot uint32, err error) {
-	d := newDouble()
-	defer d.release()
+	d := t.h.double()
+	defer t.h.release(d)
 	for at := t.blockDepth(n); ; at = t.above(at) {
 		own := uint32(0)
 		if at == depth {

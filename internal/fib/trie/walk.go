@@ -132,8 +132,8 @@ func (w *walker) tree(s uint32, depth uint, k Key) bool {
 
 // double visits a double block and those below it.
 func (w *walker) double(at uint32, depth uint, k Key) bool {
-	b := newDouble()
-	defer b.release()
+	b := w.t.h.double()
+	defer w.t.h.release(b)
 	b.decode(w.t.m, at)
 	below := b.child
 	for i := 0; i < len(b.exact) || len(below) > 0; {
