@@ -398,7 +398,7 @@ func TestChurn(t *testing.T) {
 		}
 		u, of := churn.Next(), universe
 		switch {
-		case n%64 == 1:
+		case n%256 == 1:
 			u, of = shortChurn.Next(), short
 		case n%3 == 0:
 			u, of = hotChurn.Next(), hot
