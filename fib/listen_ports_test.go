@@ -20,7 +20,7 @@ var (
 )
 
 // patience bounds what is waited for.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // newTestListener has two sockets of loopback in the place of two ports.
 func newTestListener(t *testing.T) (*PortListener, []string) {

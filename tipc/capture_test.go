@@ -34,7 +34,7 @@ func TestCapture(t *testing.T) {
 		if _, err := c.WriteTo(text, service); err != nil {
 			t.Fatal(err)
 		}
-		l.SetReadDeadline(time.Now().Add(20 * time.Second))
+		l.SetReadDeadline(time.Now().Add(2 * time.Minute))
 		buf := make([]byte, 100)
 		if n, _, err := l.ReadFrom(buf); err != nil || !bytes.Equal(buf[:n], text) {
 			t.Fatalf("%q, %v", buf[:n], err)

@@ -12,7 +12,7 @@ import (
 )
 
 // within bounds what a test waits for; it is long, since nothing is expected to take it.
-const within = 20 * time.Second
+const within = 120 * time.Second
 
 // cluster starts n nodes on a Network in memory, and waits until they know each other.
 func cluster(t testing.TB, n int) []*tipc.Node {

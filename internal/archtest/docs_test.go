@@ -232,7 +232,7 @@ func (w *workshop) startNode(t *testing.T, i int, ports [2]int) {
 	if i > 0 {
 		return
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if c, err := net.Dial("unix", filepath.Join(w.dir, "control")); err == nil {
 			c.Close()
 			return
@@ -269,7 +269,7 @@ func (w *workshop) check(t *testing.T, line string) {
 
 func (w *workshop) sh(t *testing.T, line, stdin string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := w.command(ctx, line)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -303,7 +303,7 @@ func (w *workshop) run(t *testing.T, c documented, byLine map[string]documented)
 		}
 		t.Fatal("nothing talks to it")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var server *started
 	if c.against != "" {

@@ -29,6 +29,21 @@ var cores = []core{
 	{"internal/fib/kernel/plan", nil},
 	{"internal/fib/mrt", nil},
 	{"internal/fib/diff", nil},
+	{"internal/digsig/gate", imports("internal/mono")},
+	{"internal/digsig/audit/chain", nil},
+	{"internal/aem/hist", nil},
+	{"internal/aem/wheel", imports("internal/mono")},
+	{"internal/aem/sched", imports("internal/mono")},
+	{"internal/aem/ctl", imports("internal/mono")},
+	{"internal/digsig/text", nil},
+	{"internal/digsig/envelope", nil},
+	{"internal/digsig/elfsig", nil},
+	{"internal/digsig/trust", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/revoke", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/policy", imports("internal/digsig/text", "internal/digsig/envelope")},
+	{"internal/digsig/manifest", imports("internal/digsig/envelope")},
+	{"internal/digsig/gaps", nil},
+	{"internal/digsig/verity", nil},
 }
 
 // types are packages without code of their own, which cores may import like leaves.
@@ -55,6 +70,12 @@ var exceptions = map[string][]string{
 	"internal/tipc/buf":  {"sync", "sync.Pool"},                        // a pool keeps no state that a program can see
 	"internal/fib/image": {"sync/atomic"},                              // an image is memory that others read while it is written
 	"internal/fib/mrt":   {"bufio", "compress/bzip2", "compress/gzip"}, // octets in, octets out
+	// Verifying is arithmetic; nothing of these packages that draws is used by it.
+	"internal/digsig/envelope":    {"crypto", "crypto/ecdsa", "crypto/ed25519", "crypto/elliptic", "crypto/sha256", "math/big", "unicode/utf8"},
+	"internal/digsig/text":        {"unicode/utf8"},
+	"internal/digsig/verity":      {"crypto/sha256", "crypto/sha512", "hash"},
+	"internal/digsig/audit/chain": {"crypto/sha256", "encoding/json"},
+	"internal/digsig/trust":       {"encoding/base64"},
 }
 
 // forbidden are the qualified names that no core uses.
@@ -63,18 +84,41 @@ var forbidden = []string{
 	"fmt.Print", "fmt.Printf", "fmt.Println", "syscall.Syscall", "syscall.RawSyscall",
 }
 
+// systemCalls are the packages that may call the kernel past the standard library.
+var systemCalls = []string{
+	"internal/sys",
+	"internal/tipc/bearer",
+	"internal/lab",
+	"internal/fib/enter",
+	"internal/fib/kernel",
+	"internal/fib/setfib",
+	"internal/digsig/gaps/probe",
+	"internal/digsig/verity/enrol",
+	"internal/digsig/bpflsm",
+	"internal/digsig/fanotify",
+	"internal/digsig/lease",
+	"internal/digsig/enforcer",
+	"internal/aem/loop",
+	"internal/aem/uring",
+	"internal/aem/source",
+}
+
 // onlyFor lists what only the named packages may import (a trailing /… is every package below).
 var onlyFor = []struct {
 	what string
 	who  []string
 	why  string
 }{
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/enter", "internal/fib/kernel", "internal/fib/setfib"}, "system calls live in one place"},
-	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/tipc/bearer", "internal/lab", "internal/fib/kernel", "internal/fib/enter", "internal/fib/setfib"}, "system calls live in one place"},
+	{"golang.org/x/sys/unix", systemCalls, "system calls live in few places"},
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
-	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…"}, "only the control socket talks it"},
+	{"github.com/ebitengine/purego", []string{"internal/digsig/pkcs11/cryptoki"}, "it makes a program dynamically linked"},
+	{module + "/internal/digsig/pkcs11/cryptoki", []string{"cmd/midplane-pkcs11"}, "it makes a program dynamically linked"},
+	{"github.com/ProtonMail/go-crypto/…", []string{"internal/digsig/bsign"}, "OpenPGP is of the past"},
+	{module + "/internal/digsig/bsign", []string{"internal/cli/…"}, "bsign's signatures are for moving away from, never for letting run"},
+	{"golang.org/x/crypto/…", []string{"internal/digsig/keyfile", "internal/digsig/agent"}, "for private keys only"},
+	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…", "aem/aemhttp", "examples/…"}, "only the control socket talks it"},
 	{module + "/internal/cli", []string{"cmd/midplane"}, "the command line is the top"},
 	{module + "/internal/daemon", []string{"internal/cli/…", "internal/dev"}, "the daemon is a program, not a library"},
 	{module + "/internal/dev", []string{"internal/cli/…"}, "the demonstration is a program, not a library"},
@@ -93,8 +137,10 @@ var onlyFor = []struct {
 // public lists the packages that a program embeds. What each brings along, directly or through others, is of this
 // module, the standard library, or listed here.
 var public = map[string][]string{
-	"tipc": {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
-	"fib":  {"golang.org/x/sys/unix"},
+	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
+	"fib":    {"golang.org/x/sys/unix"},
+	"aem":    {"golang.org/x/sys/unix"},
+	"digsig": nil,
 }
 
 // publicNever is what no embedding program shall find linked in.

@@ -67,7 +67,7 @@ func TestDevHints(t *testing.T) {
 		if err := sh.Start(); err != nil {
 			t.Fatal(err)
 		}
-		deadline := time.AfterFunc(30*time.Second, func() { sh.Process.Kill() })
+		deadline := time.AfterFunc(2*time.Minute, func() { sh.Process.Kill() })
 		found := false
 		for lines := bufio.NewScanner(answer); !found && lines.Scan(); {
 			found = strings.HasPrefix(lines.Text(), want)

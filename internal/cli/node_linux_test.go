@@ -22,7 +22,7 @@ func TestNodeNotifies(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer manager.Close()
-		manager.SetReadDeadline(time.Now().Add(20 * time.Second))
+		manager.SetReadDeadline(time.Now().Add(2 * time.Minute))
 		state := func() string {
 			b := make([]byte, 100)
 			n, err := manager.Read(b)

@@ -21,7 +21,7 @@ import (
 	"midplane/tipc"
 )
 
-const within = 20 * time.Second
+const within = 2 * time.Minute
 
 var service = tipc.ServiceAddr{Type: 4711, Instance: 7}
 

@@ -37,7 +37,7 @@ func openFIB(ctx context.Context, cfg FIBConfig, log *slog.Logger) (*fibControl,
 	} else if c.set, err = fib.New(&fib.Config{Size: uint64(cfg.ImageSize)}); err != nil {
 		return nil, err
 	}
-	o := fibs.Options{Set: c.set, Dir: cfg.State, NoSync: cfg.NoSync, Links: links, Log: log, Config: cfg.Ops, Backend: cfg.Backend}
+	o := fibs.Options{Set: c.set, Dir: cfg.State, NoSync: cfg.NoSync, Links: links, Log: log, Config: cfg.Ops, Backend: cfg.Backend, Seed: cfg.Seed}
 	o.Feeds = &feeder{set: c.set, log: log}
 	if o.Backend == "auto" {
 		o.Backend = ""

@@ -74,7 +74,7 @@ func TestIntegrationDocumentedFIB(t *testing.T) {
 	} {
 		out, err := sh(c.line)
 		if strings.Contains(c.line, "curl") { // the server may still be starting
-			lab.Until(20*time.Second, func() bool {
+			lab.Until(lab.Patience, func() bool {
 				if err != nil {
 					out, err = sh(c.line)
 				}
@@ -178,11 +178,11 @@ params = { table = "77" }
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ping := func(i int) bool {
+	ping := func(i int, patience time.Duration) bool {
 		if _, err := conn.Write([]byte(strconv.Itoa(i))); err != nil {
 			return false
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		buf := make([]byte, 100)
 		for {
 			n, err := conn.Read(buf)
@@ -195,7 +195,7 @@ params = { table = "77" }
 		}
 	}
 	// The kernel does not forward in this box, so each answer shows that XDP did, both ways.
-	if _, ok := lab.Until(20*time.Second, func() bool { return ping(-1) }); !ok {
+	if _, ok := lab.Until(lab.Patience, func() bool { return ping(-1, time.Second) }); !ok {
 		st, _ := b.client.Stats(t.Context())
 		t.Fatalf("nothing comes through: %v, feed %v; log:\n%s", st.PerFIB, first(b.client.Feeds(t.Context())), b.proc.Stderr.String())
 	}
@@ -210,7 +210,7 @@ params = { table = "77" }
 			default:
 			}
 			sent.Add(1)
-			if !ping(i) {
+			if !ping(i, lab.Patience) {
 				lost.Add(1)
 			}
 			time.Sleep(time.Millisecond)
@@ -218,7 +218,7 @@ params = { table = "77" }
 	}()
 	more := func() { // traffic goes on for a while
 		n := sent.Load() + 50
-		lab.Until(20*time.Second, func() bool { return sent.Load() > n })
+		lab.Until(lab.Patience, func() bool { return sent.Load() > n })
 	}
 	feed := func() map[netip.Prefix]string {
 		m := map[netip.Prefix]string{}
@@ -231,7 +231,7 @@ params = { table = "77" }
 		return m
 	}
 	for round := range 3 {
-		if _, ok := lab.Until(20*time.Second, func() bool { return len(feed()) == 51 }); !ok {
+		if _, ok := lab.Until(lab.Patience, func() bool { return len(feed()) == 51 }); !ok {
 			t.Fatalf("round %d: %d routes of the feed, want 51; log:\n%s", round, len(feed()), b.proc.Stderr.String())
 		}
 		more()
@@ -242,7 +242,7 @@ params = { table = "77" }
 		b.start()
 		b.ready()
 		gone, come := netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", round)), netip.MustParsePrefix(fmt.Sprintf("11.%d.0.0/16", round))
-		if _, ok := lab.Until(20*time.Second, func() bool { f := feed(); return f[gone] == "" && f[come] == "kernel" && len(f) == 51 }); !ok {
+		if _, ok := lab.Until(lab.Patience, func() bool { f := feed(); return f[gone] == "" && f[come] == "kernel" && len(f) == 51 }); !ok {
 			t.Fatalf("round %d: after the start: %v; log:\n%s", round, feed(), b.proc.Stderr.String())
 		}
 		more()

@@ -23,6 +23,7 @@ type FIBConfig struct {
 	// ImageSize is the memory of the tables, octets: a power of two from 64 KiB to 512 MiB with XDP. 0: 64 MiB with XDP,
 	// else fib.DefaultSize. It is taken as it is needed.
 	ImageSize int
+	Seed      uint64 // of the flow hash: machines one after the other should have different ones (package flowhash)
 	Ops       []spec.Op
 }
 
@@ -34,6 +35,7 @@ type fibFile struct {
 	Mode    string        `toml:"mode"`
 	BPF     string        `toml:"bpf"`
 	Size    int64         `toml:"size"`
+	Seed    int64         `toml:"seed"`
 	Sync    *bool         `toml:"sync"`
 	Backend string        `toml:"backend"`
 	Table   []fibTable    `toml:"table"`
@@ -151,7 +153,10 @@ func (r *reader) hop(via, dev string, weight int64) spec.Hop {
 
 // config turns the file's table into operations, in an order in which each has what it needs.
 func (f *fibFile) config() (FIBConfig, error) {
-	c := FIBConfig{Enabled: true, State: f.State, Run: f.Run, NoSync: f.Sync != nil && !*f.Sync, Backend: f.Backend, Forward: f.Forward, Mode: f.Mode, BPF: f.BPF, ImageSize: int(f.Size)}
+	c := FIBConfig{Enabled: true, State: f.State, Run: f.Run, NoSync: f.Sync != nil && !*f.Sync, Backend: f.Backend, Forward: f.Forward, Mode: f.Mode, BPF: f.BPF, ImageSize: int(f.Size), Seed: uint64(f.Seed)}
+	if f.Seed < 0 {
+		return c, &fib.FieldError{Field: "fib.seed", Value: fmt.Sprint(f.Seed), Want: "a number from 0"}
+	}
 	add := func(kind string, i int, op spec.Op, r *reader) error {
 		err := r.err
 		if err == nil {

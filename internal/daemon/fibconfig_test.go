@@ -13,6 +13,7 @@ state = "/x"
 sync = false
 backend = "vrf"
 forward = "xdp"
+seed = 7
 [[fib.table]]
 id = 10
 name = "blue"
@@ -54,21 +55,22 @@ params = { table = "77" }
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := c.FIB; !f.Enabled || f.State != "/x" || !f.NoSync || f.Backend != "vrf" || f.Forward != "xdp" || len(f.Ops) != 9 {
+	if f := c.FIB; !f.Enabled || f.State != "/x" || !f.NoSync || f.Backend != "vrf" || f.Forward != "xdp" || f.Seed != 7 || len(f.Ops) != 9 {
 		t.Errorf("%+v", f)
 	}
 	for text, want := range map[string]string{
-		"state = 5":                                              "fib.state: 5 is not right: want text in quotes",
-		"nosuch = 5":                                             "unknown key",
-		`backend = "x"`:                                          `fib.backend "x": want auto, vrf, rules, netns or none`,
-		`forward = "x"`:                                          `fib.forward "x": want xdp or none`,
-		"forward = \"xdp\"\nbackend = \"none\"":                  "a back end other than none",
-		"[[fib.table]]\nname = \"blue\"":                         `fib.table 1: id "": want a number`,
-		"[[fib.table]]\nid = -1":                                 `fib.table 1: id "-1": want 0 to 4294967295`,
-		"[[fib.table]]\nid = 1\nname = \"a b\"":                  `fib.table 1: fib "a b": want 1 to 15 octets`,
-		"[[fib.table]]\nid = 1\ndns = [\"x\"]":                   `fib.table 1: dns "x": want an IPv4 or IPv6 address`,
-		"[[fib.port]]\ndev = \"eth0\"":                           `fib.port 1: fib "": want the name or number of a FIB`,
-		"[[fib.port]]\ndev = \"eth0\"\nfib = \"1\"\nvlan = 5000": `fib.port 1: vlan "5000": want 0 to 4094`,
+		"state = 5":                             "fib.state: 5 is not right: want text in quotes",
+		"nosuch = 5":                            "unknown key",
+		`seed = -1`:                             `fib.seed "-1": want a number from 0`,
+		`backend = "x"`:                         `fib.backend "x": want auto, vrf, rules, netns or none`,
+		`forward = "x"`:                         `fib.forward "x": want xdp or none`,
+		"forward = \"xdp\"\nbackend = \"none\"": "a back end other than none",
+		"[[fib.table]]\nname = \"blue\"":        `fib.table 1: id "": want a number`,
+		"[[fib.table]]\nid = -1":                `fib.table 1: id "-1": want 0 to 4294967295`,
+		"[[fib.table]]\nid = 1\nname = \"a b\"": `fib.table 1: fib "a b": want 1 to 15 octets`,
+		"[[fib.table]]\nid = 1\ndns = [\"x\"]":  `fib.table 1: dns "x": want an IPv4 or IPv6 address`,
+		"[[fib.port]]\ndev = \"eth0\"":          `fib.port 1: fib "": want the name or number of a FIB`,
+		"[[fib.port]]\ndev = \"eth0\"\nfib = \"1\"\nvlan = 5000":                           `fib.port 1: vlan "5000": want 0 to 4094`,
 		"[[fib.route]]\nfib = \"1\"\nprefix = \"10.0.0.1/8\"\ndev = \"eth0\"":              `fib.route 1: dst "10.0.0.1/8": want no bits behind the prefix length`,
 		"[[fib.route]]\nfib = \"1\"\nprefix = \"x\"":                                       `fib.route 1: prefix "x": want a prefix`,
 		"[[fib.route]]\nfib = \"1\"\nprefix = \"10.0.0.0/8\"":                              `fib.route 1: dev "": want a device`,

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"midplane/internal/api/fibapi"
 	"midplane/internal/fib/service/spec"
@@ -65,11 +64,11 @@ func TestIntegrationDeviceGoesAndComes(t *testing.T) {
 	}
 	all := "10.0.0.0/8 p0 |11.0.0.0/8 p0 |192.0.2.0/24 p0 |192.0.2.2/32 p0 "
 	for round := range 3 {
-		if _, ok := lab.Until(20*time.Second, func() bool { return shown() == len(of) && strings.Join(routes(), "|") == all }); !ok {
+		if _, ok := lab.Until(lab.Patience, func() bool { return shown() == len(of) && strings.Join(routes(), "|") == all }); !ok {
 			t.Fatalf("round %d: ip shows %d of %d; routes %q; log:\n%s", round, shown(), len(of), routes(), b.proc.Stderr.String())
 		}
 		b.ns.IP("link", "del", "p0")
-		if _, ok := lab.Until(20*time.Second, func() bool { return shown() == 0 && strings.Join(routes(), "|") == "10.0.0.0/8 p0 pending" }); !ok {
+		if _, ok := lab.Until(lab.Patience, func() bool { return shown() == 0 && strings.Join(routes(), "|") == "10.0.0.0/8 p0 pending" }); !ok {
 			t.Fatalf("round %d, without the device: ip shows %d of %d; routes %q; log:\n%s", round, shown(), len(of), routes(), b.proc.Stderr.String())
 		}
 		if round == 1 { // the daemon need not have seen it
@@ -84,19 +83,15 @@ func TestIntegrationDeviceGoesAndComes(t *testing.T) {
 		}
 	}
 	for _, harm := range [][]string{{"link", "set", "p0", "down"}, {"rule", "del", "iif", "p0"}, {"neigh", "del", "192.0.2.1", "dev", "p0"}, {"route", "del", "10.0.0.0/8", "table", "10"}} {
-		if _, ok := lab.Until(20*time.Second, func() bool { return shown() == len(of) }); !ok {
+		if _, ok := lab.Until(lab.Patience, func() bool { return shown() == len(of) }); !ok {
 			t.Fatalf("before %v: ip shows %d of %d; log:\n%s", harm, shown(), len(of), b.proc.Stderr.String())
 		}
-		b.ns.IP(harm...)
-		// Devices and rules may be in line again by now; neighbours and routes are looked after when those change.
-		if shown() == len(of) && harm[0] != "rule" && harm[0] != "link" {
-			t.Errorf("%v did no harm: the test shows nothing", harm)
-		}
+		b.ns.IP(harm...) // fails if there is nothing to harm; the daemon may have put it right already
 		b.ns.IP("link", "set", "q0", "down")
 		b.ns.IP("link", "set", "p0", "up")
 		b.ns.IP("link", "set", "q0", "up")
 	}
-	if _, ok := lab.Until(20*time.Second, func() bool { return shown() == len(of) }); !ok {
+	if _, ok := lab.Until(lab.Patience, func() bool { return shown() == len(of) }); !ok {
 		t.Fatalf("in the end: ip shows %d of %d; log:\n%s", shown(), len(of), b.proc.Stderr.String())
 	}
 }

@@ -28,7 +28,7 @@ const DefaultBPF = "/sys/fs/bpf/midplane-fib"
 // openForwarder opens the forwarder and the FIBs in its image. One that runs goes on meanwhile, by the image as it was;
 // an image that is damaged is left to it until the first ports are set, and a new one is made.
 func openForwarder(cfg FIBConfig, log *slog.Logger) (*forwarder, error) {
-	c := xdp.Config{Dir: cfg.BPF, Image: cfg.ImageSize}
+	c := xdp.Config{Dir: cfg.BPF, Image: cfg.ImageSize, Seed: cfg.Seed}
 	if c.Dir == "" {
 		c.Dir = DefaultBPF
 	}

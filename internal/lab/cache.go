@@ -47,6 +47,23 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
+// lockCache returns the cache's directory, locked: tests of several packages run at once; one of them fills the cache and
+// the others wait for it.
+func lockCache() (dir string, unlock func(), err error) {
+	if dir, err = cacheDir(); err != nil {
+		return "", nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		_ = lock.Close()
+		return "", nil, err
+	}
+	return dir, func() { _ = lock.Close() }, nil
+}
+
 // kernel is a User-Mode Linux that can be booted: its program and the first file system of a guest.
 type kernel struct {
 	program string // path of linux.uml
@@ -56,19 +73,11 @@ type kernel struct {
 // findKernel makes the guest kernel ready once a process: it unpacks Debian's package into the cache when it is not
 // there (it is not installed on the machine), builds the agent and writes the initramfs.
 var findKernel = sync.OnceValues(func() (kernel, error) {
-	dir, err := cacheDir()
+	dir, unlock, err := lockCache()
 	if err != nil {
 		return kernel{}, err
 	}
-	// Tests of several packages run at once; one of them fills the cache and the others wait for it.
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return kernel{}, err
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return kernel{}, err
-	}
+	defer unlock()
 	root := filepath.Join(dir, "uml")
 	program := filepath.Join(root, "usr/bin/linux.uml")
 	if _, err := os.Stat(program); err != nil {
@@ -76,7 +85,11 @@ var findKernel = sync.OnceValues(func() (kernel, error) {
 			return kernel{}, err
 		}
 	}
-	initrd, err := makeInitrd(dir, root)
+	files, err := findModules(root)
+	if err != nil {
+		return kernel{}, err
+	}
+	initrd, err := makeInitrd(dir, files)
 	return kernel{program, initrd}, err
 })
 
@@ -110,12 +123,9 @@ func run(dir string, argv ...string) (string, error) {
 	return string(out), nil
 }
 
-// makeInitrd writes the initramfs, the agent as /init and the modules, unless it is in the cache.
-func makeInitrd(dir, root string) (string, error) {
-	files, err := findModules(root)
-	if err != nil {
-		return "", err
-	}
+// makeInitrd writes the initramfs, the agent as /init and the modules (files of the host, in loading order), unless it is
+// in the cache.
+func makeInitrd(dir string, files []string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, runtime.Version(), files)
 	for _, pattern := range []string{"agent", "proto"} {
@@ -156,16 +166,28 @@ func makeInitrd(dir, root string) (string, error) {
 	}
 	archive.file("init", init)
 	for i, f := range files {
-		b, err := os.ReadFile(f)
+		b, err := readModule(f)
 		if err != nil {
 			return "", err
 		}
-		archive.file(fmt.Sprintf("mods/%02d-%s", i, filepath.Base(f)), b)
+		archive.file(fmt.Sprintf("mods/%02d-%s", i, strings.TrimSuffix(filepath.Base(f), ".xz")), b)
 	}
 	if err := os.WriteFile(path+".new", archive.bytes(), 0o644); err != nil {
 		return "", err
 	}
 	return path, os.Rename(path+".new", path)
+}
+
+// readModule returns a module as the kernel takes it.
+func readModule(file string) ([]byte, error) {
+	if !strings.HasSuffix(file, ".xz") {
+		return os.ReadFile(file)
+	}
+	out, err := exec.Command("xz", "-dc", file).Output()
+	if err != nil {
+		return nil, fmt.Errorf("xz -dc %s: %w", file, err)
+	}
+	return out, nil
 }
 
 // pruneInitrds removes what nobody booted for a week.

@@ -19,6 +19,9 @@
 // A [Host] is a namespace with an Ethernet device on the same bridge: our own node lives there, as a process or as
 // sockets opened by the test itself.
 //
+// A [VM] is Debian 13's kernel under qemu, for what User-Mode Linux lacks (BPF LSM, fs-verity, fanotify of another
+// version). It has the same files, disks of its own, and no network.
+//
 // Everything ends with the test that made it, also when the test panics; what a killed test binary leaves behind
 // (namespaces only, as guests and processes die with it) the next one sweeps. Nothing outside the namespaces is
 // touched. Downloads and built files are in $MIDPLANE_LAB_CACHE, else in midplane-lab under the user's cache directory.

@@ -3,20 +3,15 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
-
-	"midplane/internal/lab/proto"
 )
 
 // GuestConfig says what a guest has. The zero value is good: one Ethernet device, 192 MB.
@@ -33,14 +28,9 @@ type Guest struct {
 	GuestConfig
 	Index int     // which station of the network it is, from 1
 	Ports []*Port // its plugs, one a device
-	t     testing.TB
+	machine
 
-	share   string // directory of the host, /run/lab in the guest
 	network *Network
-	cmd     *exec.Cmd
-	console *console
-	control *control
-	gone    chan struct{} // closed when the kernel's process has ended
 }
 
 // bootPatience bounds one boot. It takes 2 s on an idle machine.
@@ -86,7 +76,7 @@ func (n *Network) addGuest(c GuestConfig) *Guest {
 		c.Memory = "192M"
 	}
 	n.needBridges(c.NICs)
-	g := &Guest{GuestConfig: c, Index: n.stations, t: n.t, network: n, share: n.t.TempDir()}
+	g := &Guest{GuestConfig: c, Index: n.stations, machine: machine{t: n.t, name: c.Name, share: n.t.TempDir()}, network: n}
 	for nic := range c.NICs {
 		g.Ports = append(g.Ports, n.tap(fmt.Sprintf("g%de%d", g.Index, nic), nic))
 	}
@@ -146,24 +136,8 @@ func (g *Guest) boot() error {
 		return err
 	}
 	_ = far.Close()
-	g.control = newControl(near)
-	go func(cmd *exec.Cmd, gone chan struct{}) {
-		_ = cmd.Wait()
-		_ = near.Close()
-		close(gone)
-	}(g.cmd, g.gone)
-
-	select {
-	case report := <-g.control.hello:
-		if report != "" {
-			g.Kill()
-			return fmt.Errorf("guest's own report:\n%s", report)
-		}
-	case <-g.gone:
-		return fmt.Errorf("the kernel ended\n%s", tail(g.Console()))
-	case <-time.After(bootPatience):
-		g.Kill()
-		return fmt.Errorf("not up after %v\n%s", bootPatience, tail(g.Console()))
+	if err := g.await(near, bootPatience); err != nil {
+		return err
 	}
 	return g.configure()
 }
@@ -215,37 +189,12 @@ func (g *Guest) configure() error {
 	return err
 }
 
-// Kill switches the guest off as a power cut would, at once, and waits until it is gone. Killing what is not running
-// does nothing.
-func (g *Guest) Kill() {
-	if g.cmd == nil || g.cmd.Process == nil {
-		return
-	}
-	_ = g.cmd.Process.Kill()
-	<-g.gone
-}
-
-// Shutdown lets the guest sync and switch itself off, and waits until it is gone. Nothing in it says good-bye to peers.
-func (g *Guest) Shutdown() {
-	g.t.Helper()
-	_ = g.control.send(proto.Frame{Kind: proto.Poweroff})
-	select {
-	case <-g.gone:
-	case <-time.After(Patience):
-		g.t.Errorf("lab: %s does not shut down", g.Name)
-		g.Kill()
-	}
-}
-
 // Reboot is Kill and Boot: the guest comes back without memory, with the same addresses and identity.
 func (g *Guest) Reboot() {
 	g.t.Helper()
 	g.Kill()
 	g.Boot()
 }
-
-// Console returns what the kernel printed since its boot.
-func (g *Guest) Console() string { return g.console.String() }
 
 // Addr is the IPv4 address of the guest's device number nic.
 func (g *Guest) Addr(nic int) netip.Addr { return Addr4(g.Index, nic) }
@@ -255,86 +204,3 @@ func (g *Guest) MAC(nic int) string { return mac(g.Index, nic) }
 
 // Addr6 is the IPv6 address of the guest's device number nic.
 func (g *Guest) Addr6(nic int) netip.Addr { return Addr6(g.Index, nic) }
-
-// Share writes a file that the guest finds under the returned path, and the host under SharePath.
-func (g *Guest) Share(name string, data []byte) string {
-	g.t.Helper()
-	if err := os.WriteFile(g.SharePath(name), data, 0o755); err != nil {
-		g.t.Fatalf("lab: %v", err)
-	}
-	return "/run/lab/" + name
-}
-
-// SharePath is where the host finds the guest's file /run/lab/name. A guest's file is complete when the program that
-// wrote it has closed it.
-func (g *Guest) SharePath(name string) string { return filepath.Join(g.share, name) }
-
-// Result is how a command ended. Code is the exit code, or 128 plus the signal.
-type Result struct {
-	Stdout, Stderr string
-	Code           int
-}
-
-// Run runs a shell command (bash) in the guest to its end. The error is about the lab or ctx; when ctx ends first, the
-// command is killed. Safe for concurrent use.
-func (g *Guest) Run(ctx context.Context, command string) (Result, error) {
-	p, err := g.control.start(g.t, g.Name+": "+firstLine(command), proto.Command{Argv: []string{"bash", "-c", command}})
-	if err != nil {
-		return Result{}, err
-	}
-	_ = p.Stdin.Close()
-	code, err := p.Wait(ctx)
-	if err != nil {
-		_ = p.signal(syscall.SIGKILL)
-	}
-	return Result{p.Stdout.String(), p.Stderr.String(), code}, err
-}
-
-// Sh runs a shell command in the guest and fails the test when it fails. It returns the standard output.
-func (g *Guest) Sh(format string, args ...any) string {
-	g.t.Helper()
-	command := fmt.Sprintf(format, args...)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
-	defer cancel()
-	r, err := g.Run(ctx, command)
-	if err != nil || r.Code != 0 {
-		g.t.Fatalf("%s: %s: exit %d, %v\n%s%s", g.Name, command, r.Code, err, r.Stdout, r.Stderr)
-	}
-	return r.Stdout
-}
-
-// Start starts a program in the guest and leaves it running until it ends or the guest does.
-func (g *Guest) Start(argv ...string) *Proc {
-	g.t.Helper()
-	p, err := g.control.start(g.t, g.Name+": "+strings.Join(argv, " "), proto.Command{Argv: argv})
-	if err != nil {
-		g.t.Fatalf("lab: %s: %v", g.Name, err)
-	}
-	return p
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
-}
-
-// console keeps what a guest's kernel printed.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (c *console) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.b.Len() > maxOutput {
-		return len(b), nil
-	}
-	return c.b.Write(b)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
-}

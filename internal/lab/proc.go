@@ -17,7 +17,7 @@ import (
 
 // Patience bounds every wait of the lab that has no other bound. It is generous, because guests are slow when a
 // machine of two processors runs many; what a test measures it measures itself.
-const Patience = 30 * time.Second
+const Patience = 2 * time.Minute
 
 // maxOutput bounds what one program may write to each of its outputs before it is killed.
 const maxOutput = 64 << 20

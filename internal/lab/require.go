@@ -31,6 +31,12 @@ func RequireNamespaces(t testing.TB) {
 	refuse(t, missingNamespaces())
 }
 
+// RequireVM is Require for tests that boot a [VM].
+func RequireVM(t testing.TB) {
+	t.Helper()
+	refuse(t, missingVM())
+}
+
 // RequireTool ends the test like Require unless this machine has a program; pkg is the Debian package with it.
 func RequireTool(t testing.TB, program, pkg string) {
 	t.Helper()
@@ -89,6 +95,27 @@ var missingNamespaces = sync.OnceValue(func() error {
 	}
 	if out, err := ip("netns", "del", name); err != nil {
 		return fmt.Errorf("no namespaces: %w: %s", err, out)
+	}
+	return nil
+})
+
+// vmPackages are the Debian packages that a VM needs from the machine.
+var vmPackages = []string{"qemu-system-x86", "e2fsprogs", "xz-utils"}
+
+var missingVM = sync.OnceValue(func() error {
+	if os.Geteuid() != 0 {
+		return errors.New("a guest that sees this machine's files needs root; run: sudo make lab")
+	}
+	if runtime.GOARCH != "amd64" {
+		return errors.New("the guest is for amd64 only")
+	}
+	for _, program := range []string{"qemu-system-x86_64", "mke2fs", "xz"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("no %s here; run: apt-get install %s", program, strings.Join(vmPackages, " "))
+		}
+	}
+	if _, err := findDebian(); err != nil {
+		return fmt.Errorf("no kernel of Debian 13: %w; run: apt-get update, and the test again", err)
 	}
 	return nil
 })

@@ -9,7 +9,7 @@ var root = &command{sub: []*command{
 		{name: "change", alias: []string{"chg"}, args: routeArgs, short: "change one that is there", run: routeChange},
 		{name: "replace", args: routeArgs, short: "add or change one", run: routeChange},
 		{name: "del", alias: []string{"delete"}, args: "PREFIX fib FIB", short: "remove a static route", run: routeDel},
-		{name: "get", args: "ADDRESS fib FIB [hash N] [fibmatch]", short: "where packets to an address go", run: routeGet},
+		{name: "get", args: "ADDRESS {fib FIB | iif PORT} [from ADDRESS [ipproto P] [sport N] [dport N] | hash N] [fibmatch]", short: "where packets to an address go", run: routeGet},
 		{name: "show", alias: []string{"list", "ls"}, args: showArgs, short: "routes", run: routeShow},
 		{name: "flush", args: showArgs, short: "remove static routes", run: routeFlush},
 	}},

@@ -1,9 +1,14 @@
 package fibtool
 
 import (
+	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
+	"midplane/internal/fib/flowhash"
 	"midplane/internal/fib/service/spec"
 )
 
@@ -160,13 +165,34 @@ func routeDel(c *call) error {
 	return c.apply(spec.Op{Do: spec.RouteDel, FIB: r.fib, Route: &r.Route})
 }
 
+// protocols are the names of IP protocols (IANA), beside numbers.
+var protocols = map[string]uint8{"icmp": 1, "tcp": flowhash.TCP, "udp": flowhash.UDP, "dccp": flowhash.DCCP, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58,
+	"sctp": flowhash.SCTP, "udplite": flowhash.UDPLite}
+
+func (c *call) protocol(w string) (uint8, error) {
+	if p, ok := protocols[w]; ok {
+		return p, nil
+	}
+	n, err := strconv.ParseUint(w, 10, 8)
+	if err != nil {
+		return 0, c.usagef("ipproto %q: want %s, or a number from 0 to 255", w, strings.Join(slices.Sorted(maps.Keys(protocols)), ", "))
+	}
+	return uint8(n), nil
+}
+
 func routeGet(c *call) error {
-	var which, address string
-	var hash uint64
-	var match bool
+	var address, from, protocol string
+	var q spec.LookupQuery
+	flow := spec.Flow{Protocol: flowhash.UDP} // as for ip(8) (net/ipv4/route.c, inet_rtm_getroute)
+	var match, hash, ports bool
 	keys := []keyword{
-		c.which(&which),
-		c.number("hash", 0, 1<<32-1, func(n uint64) { hash = n }),
+		c.which(&q.FIB),
+		c.text("from", &from),
+		c.text("iif", &q.Iif),
+		c.text("ipproto", &protocol),
+		c.number("sport", 0, 1<<16-1, func(n uint64) { flow.SPort, ports = uint16(n), true }),
+		c.number("dport", 0, 1<<16-1, func(n uint64) { flow.DPort, ports = uint16(n), true }),
+		c.number("hash", 0, 1<<32-1, func(n uint64) { q.Hash, hash = uint32(n), true }),
 		c.flagword("fibmatch", &match),
 		c.text("to", &address),
 	}
@@ -180,28 +206,46 @@ func routeGet(c *call) error {
 	if err != nil {
 		return err
 	}
-	if address == "" || which == "" {
-		return c.usagef("missing an address or fib FIB")
+	if address == "" || q.FIB == "" && q.Iif == "" {
+		return c.usagef("missing an address, or fib FIB or iif PORT")
 	}
-	a, err := c.address("address", address)
-	if err != nil {
+	if q.Addr, err = c.address("address", address); err != nil {
 		return err
+	}
+	switch {
+	case from == "" && (protocol != "" || ports):
+		return c.usagef("missing from ADDRESS: ipproto, sport and dport are of a flow")
+	case from != "" && hash:
+		return c.usagef("hash and from: want one, a flow has its own hash")
+	case from != "":
+		if flow.From, err = c.address("from", from); err != nil {
+			return err
+		}
+		if protocol != "" {
+			if flow.Protocol, err = c.protocol(protocol); err != nil {
+				return err
+			}
+		}
+		if ports && !flowhash.HasPorts(flow.Protocol) {
+			return c.usagef("sport and dport with ipproto %s: it has no ports", protocol)
+		}
+		q.Flow = &flow
 	}
 	node, err := c.ask()
 	if err != nil {
 		return err
 	}
-	i, err := node.Lookup(c.ctx, spec.LookupQuery{FIB: which, Addr: a, Hash: uint32(hash)})
+	i, err := node.Lookup(c.ctx, q)
 	if err != nil {
 		return err
 	}
 	if !i.Found || i.FIB == 0 {
-		return errUnreachable{a, which}
+		return errUnreachable{q.Addr, cmp.Or(q.FIB, "of "+q.Iif)}
 	}
 	if match {
 		return c.list(func() error { c.printRoute(i.Route, true); return nil }, func() error { c.jsonRoute(i.Route, true); return nil })
 	}
-	return c.list(func() error { c.printLookup(i); return nil }, func() error { c.jsonLookup(i); return nil })
+	return c.list(func() error { c.printLookup(q, i); return nil }, func() error { c.jsonLookup(q, i); return nil })
 }
 
 // errUnreachable says that no route leads to an address.

@@ -178,24 +178,43 @@ func jsonHop(w *ipjson.Writer, h spec.HopInfo, family netip.Addr) {
 	}
 }
 
-func (c *call) printLookup(i spec.LookupInfo) {
+func (c *call) printLookup(q spec.LookupQuery, i spec.LookupInfo) {
 	if i.Type != spec.Unicast {
 		c.printf("%s ", i.Type)
 	}
 	c.printf("%s ", i.Addr)
+	if q.Flow != nil {
+		c.printf("from %s ", q.Flow.From)
+	}
 	c.printHop(i.Hop, i.Addr)
-	c.printf("table %s \n", title(i.Name, i.FIB.String()))
+	c.printf("table %s ", title(i.Name, i.FIB.String()))
+	if q.Iif != "" {
+		c.printf("iif %s ", q.Iif)
+	}
+	if c.detail {
+		c.printf("hash %d ", i.Hash)
+	}
+	c.printf("\n")
 }
 
-func (c *call) jsonLookup(i spec.LookupInfo) {
+func (c *call) jsonLookup(q spec.LookupQuery, i spec.LookupInfo) {
 	w := &c.w
 	w.BeginObject()
 	if i.Type != spec.Unicast {
 		w.Field("type", i.Type)
 	}
 	w.Field("dst", i.Addr.String())
+	if q.Flow != nil {
+		w.Field("from", q.Flow.From.String())
+	}
 	jsonHop(w, i.Hop, i.Addr)
 	w.Field("table", title(i.Name, i.FIB.String()))
+	if q.Iif != "" {
+		w.Field("iif", q.Iif)
+	}
+	if c.detail {
+		w.Field("hash", i.Hash)
+	}
 	w.Strings("flags", nil)
 	w.EndObject()
 }

@@ -61,7 +61,7 @@ func servePeer(conf string, in io.Reader, out io.Writer) error {
 	n := &api.Peer{
 		Conf:            &api.PeerConf{NeighborAddress: "127.0.0.1", PeerAsn: 65000},
 		Transport:       &api.Transport{LocalAddress: c.Local, RemotePort: uint32(c.Port)},
-		Timers:          &api.Timers{Config: &api.TimersConfig{ConnectRetry: 1, HoldTime: 9, KeepaliveInterval: 3, IdleHoldTimeAfterReset: 1}},
+		Timers:          &api.Timers{Config: &api.TimersConfig{ConnectRetry: 1, HoldTime: 90, KeepaliveInterval: 30, IdleHoldTimeAfterReset: 1}},
 		GracefulRestart: &api.GracefulRestart{Enabled: c.Restart > 0, RestartTime: c.Restart},
 	}
 	for _, f := range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {

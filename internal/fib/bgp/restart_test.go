@@ -16,7 +16,7 @@ import (
 
 func passive(addresses ...string) (l []Peer) {
 	for i, a := range addresses {
-		l = append(l, Peer{Address: addr(a), ASN: 65001 + uint32(i), Passive: true, Retry: time.Second, Hold: 9 * time.Second})
+		l = append(l, Peer{Address: addr(a), ASN: 65001 + uint32(i), Passive: true, Retry: time.Second, Hold: 90 * time.Second})
 	}
 	return l
 }
@@ -126,11 +126,15 @@ func TestAdopt(t *testing.T) {
 func TestAdoptDeferral(t *testing.T) {
 	b := newBench(t)
 	b.static("10.0.0.0/8", "", 7)
-	s, _ := b.run(Config{Port: -1, Adopt: true, Deferral: 300 * time.Millisecond,
-		Peers: []Peer{{Address: addr("127.0.0.9"), ASN: 65009, Port: freePort(t)}}})
+	c := Config{Port: -1, Adopt: true, Keep: true, Deferral: time.Hour, Peers: []Peer{{Address: addr("127.0.0.9"), ASN: 65009, Port: freePort(t)}}}
+	s, stop := b.run(c)
+	until(t, "it is at work", func() bool { return len(s.Status().Peers) == 1 && s.Status().Peers[0].State != "IDLE" })
+	stop()
 	if leads(t, b.set, b.table, "10.0.0.0/8") == "" {
 		t.Error("gone before the deferral's end")
 	}
+	c.Deferral = 300 * time.Millisecond
+	s, _ = b.run(c)
 	until(t, "the stale one gone", func() bool { return s.Status().Feed.Swept == 1 && leads(t, b.set, b.table, "10.0.0.0/8") == "" })
 }
 

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-const patience = 60 * time.Second
+const patience = 5 * time.Minute
 
 // until waits until f is true. Nothing tells the test when BGP is done.
 func until(t *testing.T, what string, f func() bool) {
@@ -106,7 +106,7 @@ func TestSpeaker(t *testing.T) {
 	b := newBench(t)
 	b.links()
 	port := freePort(t)
-	s, stop := b.run(Config{Port: port, Peers: []Peer{{Address: addr("127.0.0.2"), ASN: 65001, Passive: true, Retry: time.Second, Hold: 9 * time.Second}}})
+	s, stop := b.run(Config{Port: port, Peers: []Peer{{Address: addr("127.0.0.2"), ASN: 65001, Passive: true, Retry: time.Second, Hold: 90 * time.Second}}})
 	p := newPeer(t, 65001, "127.0.0.2", port, 0)
 	all := numbered(n)
 	announce := func(p *peer, l []netip.Prefix) {

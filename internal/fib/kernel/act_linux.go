@@ -113,6 +113,8 @@ func (k *Kernel) link(s *space, o plan.Op) error {
 		return s.setMark(l, o.Mark)
 	case plan.ClearMark:
 		return s.clearMark(l, o.Clsact)
+	case plan.SetGroup:
+		return s.h.LinkSetGroup(l, int(o.Group))
 	case plan.ParkRoutes:
 		return s.parkRoutes(l, o.Routes)
 	case plan.BackRoutes:

@@ -132,7 +132,7 @@ func (s *site) kill(t *testing.T, r *rand.Rand, l []Backend, span time.Duration)
 // at the end nothing is left.
 func testCrash(t *testing.T, moments int, l []Backend) {
 	s := newSite(t, crashPorts)
-	s.box.IP("link", "set", "p0", "up")
+	s.box.IP("link", "set", "p0", "group", "5", "up")
 	s.box.IP("addr", "add", "203.0.113.9/24", "dev", "p0")
 	s.box.IP("addr", "add", "2001:db8:9::9/64", "dev", "p0", "nodad")
 	s.box.IP("route", "add", "192.0.2.0/24", "via", "203.0.113.1", "dev", "p0")

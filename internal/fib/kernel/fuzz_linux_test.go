@@ -12,7 +12,7 @@ import (
 // FuzzDecode gives every decoder of messages from the kernel anything: it gets an error or something that can be written
 // back, and nothing panics.
 func FuzzDecode(f *testing.F) {
-	rule, _ := encodeRule(plan.IPv4, plan.Rule{Priority: 1100, Table: 70000, Iif: "eth0", Mark: 7, Mask: 0xff, Protocol: 73})
+	rule, _ := encodeRule(plan.IPv4, plan.Rule{Priority: 1100, Table: 70000, Iif: "eth0", Mark: 7, Mask: 0xff, Protocol: 73, Suppress: plan.PortGroup})
 	addr, _ := encodeAddress(3, "eth0", plan.Address{Prefix: netip.MustParsePrefix("192.0.2.1/24"), NoPrefixRoute: true})
 	setup, _ := encodeSetup(plan.Route{Table: 70000, Prefix: netip.MustParsePrefix("2001:db8::/64"), Type: 1, Metric: 256}, 3)
 	neighbour, _ := encodeNeighbour(3, netip.MustParseAddr("192.0.2.1"), &MAC{2}, 2, 0)

@@ -194,7 +194,7 @@ func two(b Backend) []FIB {
 
 func testPingAndRemove(t *testing.T, b Backend) {
 	s := newSite(t, 3)
-	s.box.IP("link", "set", "p0", "up")
+	s.box.IP("link", "set", "p0", "group", "5", "up")
 	s.box.IP("addr", "add", "203.0.113.9/24", "dev", "p0")
 	s.box.IP("addr", "add", "2001:db8:9::9/64", "dev", "p0", "nodad")
 	s.box.IP("route", "add", "192.0.2.0/24", "via", "203.0.113.1", "dev", "p0")
@@ -232,7 +232,7 @@ func testPingAndRemove(t *testing.T, b Backend) {
 
 // ping sends echo requests from a host until one is answered, which proves the way there and back.
 func (s *site) ping(host int, to string) error {
-	return s.hosts[host].Do(func() error { return ping(netip.MustParseAddr(to), 3, time.Second) })
+	return s.hosts[host].Do(func() error { return ping(netip.MustParseAddr(to), 60, time.Second) })
 }
 
 // silent asks once, and does not wait for long: nothing is to come.

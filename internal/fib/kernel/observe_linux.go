@@ -137,7 +137,7 @@ func (s *space) links(to *map[string]plan.Link, classifiers bool) (map[int]strin
 	*to = map[string]plan.Link{}
 	for _, l := range links {
 		a := l.Attrs()
-		p := plan.Link{Kind: l.Type(), Up: a.RawFlags&unix.IFF_UP != 0, Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0, Master: names[a.MasterIndex], Alias: a.Alias}
+		p := plan.Link{Kind: l.Type(), Up: a.RawFlags&unix.IFF_UP != 0, Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0, Master: names[a.MasterIndex], Alias: a.Alias, Group: a.Group}
 		switch l := l.(type) {
 		case *netlink.Vrf:
 			p.Table = l.Table

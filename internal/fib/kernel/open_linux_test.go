@@ -138,7 +138,7 @@ func TestIntegrationOrphans(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := strings.Join(r.Orphans, "\n")
-	for _, want := range []string{"namespace blue", "routes of table 10", "iif p0", "classifier on p0"} {
+	for _, want := range []string{"namespace blue", "routes of table 10", "iif p0", "classifier on p0", "group of p0"} {
 		if !strings.Contains(found, want) {
 			t.Errorf("not found: %s in\n%s", want, found)
 		}

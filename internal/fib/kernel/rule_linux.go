@@ -26,6 +26,7 @@ const (
 	actionToTable   = 1
 	flagIifDetached = 0x8  // the device does not exist now
 	flagOifDetached = 0x10 // likewise
+	none            = 0xffffffff
 )
 
 func ruleHeader(family plan.Family) []byte {
@@ -52,6 +53,9 @@ func encodeRule(family plan.Family, r plan.Rule) ([]byte, error) {
 		if r.Mask != 0 {
 			e.Uint32(fraMark, r.Mark)
 			e.Uint32(fraMask, r.Mask)
+		}
+		if r.Suppress != 0 {
+			e.Uint32(fraSuppressIfgroup, r.Suppress)
 		}
 	})
 }
@@ -81,8 +85,14 @@ func decodeRule(body []byte) (plan.Rule, error) {
 			r.L3mdev = d.Uint8() != 0
 		case fraProtocol:
 			r.Protocol = d.Uint8()
-		case fraSuppressIfgroup, fraSuppressPrefixlen:
-			r.Other = r.Other || d.Uint32() != 0xffffffff
+		case fraSuppressIfgroup:
+			if g := d.Uint32(); g == 0 {
+				r.Other = true
+			} else if g != none {
+				r.Suppress = g
+			}
+		case fraSuppressPrefixlen:
+			r.Other = r.Other || d.Uint32() != none
 		default:
 			r.Other = true
 		}

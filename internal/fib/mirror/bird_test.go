@@ -52,7 +52,7 @@ protocol static s4 { ipv4;
 func (k *kernel) reaches(n4, n6 int) time.Duration {
 	k.t.Helper()
 	start := time.Now()
-	if _, ok := lab.Until(2*lab.Patience, func() bool { return k.routes(100) == n4 && k.routes(200) == n6 }); !ok {
+	if _, ok := lab.Until(3*lab.Patience, func() bool { return k.routes(100) == n4 && k.routes(200) == n6 }); !ok {
 		k.t.Fatalf("%d and %d routes, want %d and %d: %+v", k.routes(100), k.routes(200), n4, n6, k.m.Status())
 	}
 	return time.Since(start)
@@ -109,7 +109,7 @@ func (k *kernel) shifted(p *lab.Proc, first, n4, n6 int) {
 	in := func(i int) bool {
 		return k.has(100, fmt.Sprintf("172.%d.%d.%d/32", 16+i>>16, i>>8&255, i&255))
 	}
-	if _, ok := lab.Until(2*lab.Patience, func() bool {
+	if _, ok := lab.Until(3*lab.Patience, func() bool {
 		return k.routes(100) == n4 && k.routes(200) == n6 && in(first) && in(first+n4-1) && !(first > 0 && in(first-1)) && !in(first+n4)
 	}); !ok {
 		k.t.Fatalf("%d and %d routes: %+v\n%s", k.routes(100), k.routes(200), k.m.Status(), p.Stderr)

@@ -36,6 +36,7 @@ type Options struct {
 	Backend string    // of FIBs that do not say one; "": none without Kernel, else the first that works
 	Log     *slog.Logger
 	Config  []spec.Op // what the configuration file says
+	Seed    uint64    // of the forwarder's flow hash (package flowhash)
 }
 
 // Links names the devices of FIBs. It must be safe for concurrent use and not block.
@@ -108,6 +109,7 @@ type Service struct {
 	forward Forwarder
 	log     *slog.Logger
 	def     string // back end
+	seed    uint64
 	dir     string
 	store   *journal.Store
 
@@ -208,7 +210,7 @@ type counts struct {
 // Open makes the Service: it reads the state directory, realises it and what the configuration says, and starts the feeds.
 func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
-		set: o.Set, links: o.Links, kern: o.Kernel, feeds: o.Feeds, forward: o.Forward, log: o.Log, def: o.Backend, dir: o.Dir,
+		set: o.Set, links: o.Links, kern: o.Kernel, feeds: o.Feeds, forward: o.Forward, log: o.Log, def: o.Backend, dir: o.Dir, seed: o.Seed,
 		fibs: map[fib.ID]*fibState{}, names: map[string]fib.ID{}, hops: map[uint32]*hopState{}, hopIDs: map[fib.NextHopID]uint32{},
 		ports: map[string]*portState{}, neighs: map[neighKey]*item[spec.Neigh]{}, running: map[string]*feedState{},
 	}

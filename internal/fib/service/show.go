@@ -3,11 +3,13 @@ package service
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
 
 	"midplane/fib"
+	"midplane/internal/fib/flowhash"
 	"midplane/internal/fib/service/spec"
 )
 
@@ -242,20 +244,29 @@ func (s *Service) Fed(name string) (fib.ID, iter.Seq[fib.Route], error) {
 
 // Lookup says where packets to an address go.
 func (s *Service) Lookup(q spec.LookupQuery) (spec.LookupInfo, error) {
-	s.mu.RLock()
-	f, err := s.find(q.FIB)
-	s.mu.RUnlock()
+	f, err := s.findFor(q)
 	if err != nil {
 		return spec.LookupInfo{}, err
 	}
 	if !q.Addr.IsValid() || q.Addr.Is4In6() {
 		return spec.LookupInfo{}, &fib.FieldError{Field: "address", Value: q.Addr.String(), Want: "an IPv4 or IPv6 address"}
 	}
-	i := spec.LookupInfo{Addr: q.Addr.WithZone("")}
+	i := spec.LookupInfo{Addr: q.Addr.WithZone(""), Hash: q.Hash}
+	if w := q.Flow; w != nil {
+		switch {
+		case q.Hash != 0:
+			return i, &fib.FieldError{Field: "hash", Value: fmt.Sprint(q.Hash), Want: "none with a flow, which has its own"}
+		case !w.From.IsValid() || w.From.Is4() != q.Addr.Is4() || w.From.Is4In6():
+			return i, &fib.FieldError{Field: "from", Value: w.From.String(), Want: "an address of the family of " + i.Addr.String()}
+		case (w.SPort != 0 || w.DPort != 0) && !flowhash.HasPorts(w.Protocol):
+			return i, &fib.FieldError{Field: "ipproto", Value: fmt.Sprint(w.Protocol), Want: "one that has ports"}
+		}
+		i.Hash = flowhash.Hash(s.seed, flowhash.Flow{Src: w.From.WithZone(""), Dst: i.Addr, Protocol: w.Protocol, SrcPort: w.SPort, DstPort: w.DPort})
+	}
 	if r, ok := f.t.LookupRoute(q.Addr); ok {
 		i.Found, i.Route = true, s.describe(f, r)
 	}
-	hop := s.set.Resolve(f.t, q.Addr, q.Hash)
+	hop := s.set.Resolve(f.t, q.Addr, i.Hash)
 	i.Type = hop.Type.String()
 	if hop.Device != 0 {
 		i.Hop = spec.HopInfo{Gateway: hop.Gateway, Dev: s.links.Name(hop.FIB, hop.Device)}
@@ -264,6 +275,28 @@ func (s *Service) Lookup(q spec.LookupQuery) (spec.LookupInfo, error) {
 		i.Name = s.titleOf(i.FIB)
 	}
 	return i, nil
+}
+
+// findFor is the FIB that packets are looked up in.
+func (s *Service) findFor(q spec.LookupQuery) (*fibState, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if q.Iif == "" {
+		return s.find(q.FIB)
+	}
+	p, ok := s.ports[q.Iif]
+	if !ok {
+		return nil, &fib.FieldError{Field: "iif", Value: q.Iif, Want: "a port of a FIB"}
+	}
+	f := s.fibs[p.fib]
+	if q.FIB == "" {
+		return f, nil
+	}
+	asked, err := s.find(q.FIB)
+	if err == nil && asked != f {
+		err = &fib.FieldError{Field: "iif", Value: q.Iif, Want: "a port of fib " + q.FIB + "; it is one of " + f.title()}
+	}
+	return asked, err
 }
 
 // NextHops returns the next hops with a number of the user's, in the order of these.

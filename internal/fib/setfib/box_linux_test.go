@@ -168,24 +168,10 @@ func newNativeBox(t testing.TB, backend binding.Backend, ports int) *box {
 	if r, err := k.Apply(t.Context(), fibs(backend, ports, nativePort)); err != nil {
 		t.Fatalf("%v after %s", err, strings.Join(r.Operations, "\n"))
 	}
-	if backend == binding.Rules && !strings.Contains(ns.IP("rule", "show"), "suppress_ifgroup") {
-		keepOut(ns, len(b.clients))
-	}
 	if b.bindings, err = binding.Load(b.dir); err != nil || len(b.bindings) != len(fibNames) {
 		t.Fatalf("bindings %v, %v", b.bindings, err)
 	}
 	return b
-}
-
-// keepOut keeps those who are in no FIB from addresses of FIBs of back end rules: they would find them in table local.
-func keepOut(ns *lab.Namespace, ports int) {
-	for _, family := range []string{"-4", "-6"} {
-		ns.IP(family, "rule", "add", "pref", "32766", "lookup", "local", "suppress_ifgroup", "73")
-		ns.IP(family, "rule", "del", "pref", "32765")
-	}
-	for n := range ports {
-		ns.IP("link", "set", nativePort(n), "group", "73")
-	}
 }
 
 func nativePort(n int) string { return fmt.Sprintf("p%d", n) }

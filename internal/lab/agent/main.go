@@ -1,8 +1,8 @@
 //go:build linux
 
 // Agent is the first program of a lab guest: it sets the guest up (as process 1, from the initramfs) and then runs
-// programs for the test that booted the guest, which talks to it over the serial line /dev/ttyS0 in frames of
-// package proto. It uses nothing but the standard library, so that the initramfs is this one file and modules.
+// programs for the test that booted the guest, which talks to it over a serial line (/dev/ttyS0 of a User-Mode Linux,
+// the virtio port of a virtual machine) in frames of package proto. It uses nothing but the standard library, so that the initramfs is this one file and modules.
 package main
 
 import (
@@ -47,15 +47,20 @@ func reap(report string) {
 }
 
 func environment() []string {
-	return []string{
+	common := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/root", "LANG=C.UTF-8", "TERM=dumb", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
+	}
+	if virtual(kernelParameters()) {
+		return common
+	}
+	return append(common,
 		// A guest's kernel may lose vector registers when a signal interrupts a program, and Go's scheduler interrupts
 		// by signals; so Go programs, the agent first, shall do without. On some machines it keeps only the lower
 		// halves of these registers (see bigFPState of package lab); so nobody shall use the upper ones.
 		"GODEBUG=asyncpreemptoff=1,cpu.all=off", "GOMAXPROCS=1",
 		"GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD,-FMA,-BMI2,-XSAVEC,-AVX_Fast_Unaligned_Load",
-		"HOME=/root", "LANG=C.UTF-8", "TERM=dumb", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
-	}
+	)
 }
 
 func powerOff() {

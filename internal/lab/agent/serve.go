@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -45,14 +46,11 @@ func (c crediting) Read(b []byte) (int, error) {
 
 // serve talks to the host until the line closes or the host asks for power off.
 func serve() error {
-	fd, err := syscall.Open("/dev/ttyS0", syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+	f, err := openLine()
 	if err != nil {
-		return fmt.Errorf("open ttyS0: %w", err)
+		return err
 	}
-	if err := raw(fd); err != nil {
-		return fmt.Errorf("ttyS0 raw: %w", err)
-	}
-	l := &line{f: os.NewFile(uintptr(fd), "ttyS0")}
+	l := &line{f: f}
 	report := ""
 	if len(os.Args) > 1 {
 		report = os.Args[1]
@@ -63,7 +61,7 @@ func serve() error {
 	for {
 		f, err := proto.Read(r)
 		if err != nil {
-			return fmt.Errorf("read ttyS0: %w", err)
+			return fmt.Errorf("read %s: %w", l.f.Name(), err)
 		}
 		p := programs[f.Stream]
 		switch f.Kind {
@@ -85,6 +83,25 @@ func serve() error {
 			powerOff()
 		}
 	}
+}
+
+// openLine opens the line to the host.
+func openLine() (*os.File, error) {
+	name := "/dev/ttyS0"
+	ports, _ := filepath.Glob("/dev/vport*")
+	if len(ports) > 0 {
+		name = ports[0]
+	}
+	fd, err := syscall.Open(name, syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	if len(ports) == 0 {
+		if err := raw(fd); err != nil {
+			return nil, fmt.Errorf("%s raw: %w", name, err)
+		}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // raw switches off everything that a terminal does to octets.

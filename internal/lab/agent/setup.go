@@ -33,7 +33,17 @@ func setup() string {
 	}
 	mount("none", "/up", "tmpfs", 0, "")
 	note("overlay", errors.Join(os.Mkdir("/up/u", 0o755), os.Mkdir("/up/w", 0o755)))
-	mount("none", "/lower", "hostfs", syscall.MS_RDONLY, "/")
+	mountHost := func(target string, flags uintptr, dir string) { mount("none", target, "hostfs", flags, dir) }
+	if virtual(param) {
+		mountHost = func(target string, flags uintptr, dir string) {
+			source, cache := "share", "none"
+			if dir == "/" {
+				source, cache = "root", "loose"
+			}
+			mount(source, target, "9p", flags, "trans=virtio,version=9p2000.L,msize=262144,cache="+cache)
+		}
+	}
+	mountHost("/lower", syscall.MS_RDONLY, "/")
 	mount("overlay", "/new", "overlay", 0, "lowerdir=/lower,upperdir=/up/u,workdir=/up/w")
 	mount("none", "/new/proc", "proc", 0, "")
 	mount("none", "/new/sys", "sysfs", 0, "")
@@ -42,7 +52,12 @@ func setup() string {
 	mount("none", "/new/dev/pts", "devpts", 0, "")
 	mount("none", "/new/run", "tmpfs", 0, "")
 	if dir := param["lab.share"]; dir != "" {
-		mount("none", "/new/run/lab", "hostfs", 0, dir)
+		mountHost("/new/run/lab", 0, dir)
+	}
+	if virtual(param) {
+		mount("none", "/new/sys/kernel/security", "securityfs", 0, "")
+		mount("none", "/new/sys/fs/bpf", "bpf", 0, "")
+		mount("none", "/new/sys/fs/cgroup", "cgroup2", 0, "")
 	}
 	if name := param["lab.name"]; name != "" {
 		note("hostname", syscall.Sethostname([]byte(name)))
@@ -52,6 +67,9 @@ func setup() string {
 	note("loopback up", interfaceUp("lo"))
 	return strings.Join(bad, "\n")
 }
+
+// virtual says whether the guest is a virtual machine rather than a User-Mode Linux.
+func virtual(param map[string]string) bool { return param["lab.machine"] == "virtual" }
 
 func kernelParameters() map[string]string {
 	b, _ := os.ReadFile("/proc/cmdline")

@@ -117,7 +117,7 @@ func newLAN(t *testing.T, n, mtu int) *lan {
 // up; until then it drops what is sent.
 func (n *netns) running(t *testing.T, device string) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		var ifi *net.Interface
 		var err error
@@ -134,7 +134,7 @@ func (n *netns) running(t *testing.T, device string) {
 
 // settled waits for the link-local address.
 func (l *lan) settled(i int) {
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := l.tryLinkLocal()
 		if err == nil {

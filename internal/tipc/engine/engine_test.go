@@ -56,7 +56,7 @@ func newSocket(t testing.TB, e *Engine, typ sockif.Type) *Socket {
 func linked(t testing.TB, es ...*Engine) {
 	t.Helper()
 	for _, e := range es {
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 			up := 0
 			e.Do(func(_ mono.Time, s *stack.Stack) {
 				for n := range s.Nodes().Nodes() {
@@ -86,7 +86,7 @@ func connect(t testing.TB, a, b *Engine, typ sockif.Type) (c, s *Socket) {
 		a.Do(func(_ mono.Time, s *stack.Stack) { _, ok = s.Names().Lookup(4711, 7, 0) })
 		return ok
 	}
-	for end := time.Now().Add(20 * time.Second); !known(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !known(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the binding does not arrive")
 		}

@@ -276,6 +276,8 @@ func (b *box) link(o Op, links map[string]Link) error {
 		l.Mark, l.Clsact = o.Mark, true
 	case ClearMark:
 		l.Mark, l.Clsact = 0, l.Clsact && !o.Clsact
+	case SetGroup:
+		l.Group = o.Group
 	case ParkRoutes:
 		delete(b.Through, o.Device)
 		return nil
@@ -324,7 +326,7 @@ func (b *box) move(o Op, l Link) error {
 	b.down(o.Space, o.Device)
 	delete(b.space(o.Space), o.Device)
 	b.delSettings(o.Space, o.Device)
-	n := Link{Kind: l.Kind, VLAN: l.VLAN, Alias: l.Alias} // the parent cannot be seen from there
+	n := Link{Kind: l.Kind, VLAN: l.VLAN, Alias: l.Alias, Group: l.Group} // the parent cannot be seen from there
 	if o.To == "" && l.Kind == "vlan" {
 		_, after, _ := strings.Cut(l.Alias, " on ")
 		n.Parent = after

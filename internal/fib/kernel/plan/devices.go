@@ -21,6 +21,10 @@ func (m *maker) enterOne(d string, t target) {
 	if old, parked := m.before.Parked[d]; (!parked || old.Parent) && t.port.VLAN == 0 {
 		m.park(d, l, t)
 	}
+	if p, parked := m.before.Parked[d]; parked && l.Group != PortGroup { // it is what somebody has set: that comes back
+		p.Group = l.Group
+		m.before.Parked[d] = p
+	}
 	m.device(d, space, l, t)
 }
 
@@ -63,7 +67,7 @@ func (m *maker) device(d, space string, l Link, t target) {
 			m.remember(d)
 		}
 		m.do(Op{Verb: Move, Space: space, Device: d, To: t.space})
-		space, l = t.space, Link{Kind: l.Kind}
+		space, l = t.space, Link{Kind: l.Kind, Group: l.Group}
 	}
 	if l.Master != t.master {
 		m.do(Op{Verb: SetMaster, Space: space, Device: d, To: t.master})
@@ -77,6 +81,7 @@ func (m *maker) device(d, space string, l Link, t target) {
 		}
 	}
 	m.mark(d, l, t.mark)
+	m.group(d, space, l, t.mark != 0)
 	m.addresses(d, space, l, t)
 	if !l.Up {
 		m.do(Op{Verb: SetUp, Space: space, Device: d})
@@ -90,6 +95,19 @@ func (m *maker) mark(d string, l Link, mark uint32) {
 		m.do(Op{Verb: SetMark, Device: d, Mark: mark})
 	default:
 		m.do(Op{Verb: ClearMark, Device: d, Clsact: !m.before.Parked[d].Clsact})
+	}
+}
+
+// group brings a device into the group of ports, or back into its own.
+func (m *maker) group(d, space string, l Link, port bool) {
+	want := m.before.Parked[d].Group
+	if port {
+		want = PortGroup
+	}
+	if port || l.Group == PortGroup {
+		if l.Group != want {
+			m.do(Op{Verb: SetGroup, Space: space, Device: d, Group: want})
+		}
 	}
 }
 
@@ -188,13 +206,14 @@ func (m *maker) back(d, space string, l Link, p Parked) {
 	}
 	if space != "" {
 		m.do(Op{Verb: Move, Space: space, Device: d})
-		l = Link{Kind: l.Kind}
+		l = Link{Kind: l.Kind, Group: l.Group}
 	}
 	if l.Master != "" {
 		m.do(Op{Verb: SetMaster, Device: d})
 		l = l.alone()
 	}
 	m.mark(d, l, 0)
+	m.group(d, "", l, false)
 	if l.Clsact && l.Mark == 0 && !p.Clsact {
 		m.do(Op{Verb: ClearMark, Device: d, Clsact: true})
 	}

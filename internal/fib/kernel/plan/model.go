@@ -53,6 +53,7 @@ type Link struct {
 	Addresses []Address
 	Mark      uint32 // what our classifier on it marks packets with that come in, 0: there is none
 	Clsact    bool   // it has a clsact qdisc
+	Group     uint32 // device group (IFLA_GROUP)
 }
 
 // Address is an address of a device.
@@ -93,6 +94,7 @@ type Rule struct {
 	Mark     uint32
 	Mask     uint32
 	L3mdev   bool
+	Suppress uint32 // what leads to a device of this group is not found (suppress_ifgroup); 0: it is
 	Protocol uint8
 	Other    bool // it has more to it than these fields can say, so it is not ours
 }
@@ -100,12 +102,13 @@ type Rule struct {
 // Priorities of rules. Those of one number are for different devices or marks, so their order does not matter. A device
 // says more than a mark, so it comes first.
 const (
-	prefL3mdev    = 1000  // as drivers/net/vrf.c
-	prefIif       = 1100  // packets that come in by a port
-	prefOif       = 1101  // packets of sockets that are bound to a port
-	prefMark      = 1102  // packets of sockets with a FIB's mark
-	prefLocal     = 0     // where the kernel has the rule for table local
-	prefLocalLate = 32765 // where it has to be to come after ours (docs.kernel.org/networking/vrf.html)
+	prefL3mdev     = 1000  // as drivers/net/vrf.c
+	prefIif        = 1100  // packets that come in by a port
+	prefOif        = 1101  // packets of sockets that are bound to a port
+	prefMark       = 1102  // packets of sockets with a FIB's mark
+	prefLocal      = 0     // where the kernel has the rule for table local
+	prefLocalLate  = 32765 // where it has to be to come after ours (docs.kernel.org/networking/vrf.html)
+	prefLocalApart = 32764 // the same, without what leads to PortGroup
 
 	protocolKernel = 2 // RTPROT_KERNEL
 )

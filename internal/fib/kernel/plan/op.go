@@ -30,6 +30,7 @@ const (
 	Setting                    // write Value to Path
 	SetMark                    // mark what comes in by Device with Mark
 	ClearMark                  // the reverse; remove clsact too if Clsact is set
+	SetGroup                   // of Device: Group
 	ParkRoutes                 // remove the routes of Routes, which lead through Device
 	BackRoutes                 // bring the routes of Routes back, which lead through Device
 )
@@ -44,6 +45,7 @@ type Op struct {
 	VLAN    int
 	Mark    uint32
 	Clsact  bool
+	Group   uint32
 	Path    string
 	Value   string
 	Family  Family
@@ -111,6 +113,8 @@ func (o Op) words() string {
 		return fmt.Sprintf("classifier on %s: mark %d", o.Device, o.Mark)
 	case ClearMark:
 		return fmt.Sprintf("classifier off %s", o.Device)
+	case SetGroup:
+		return fmt.Sprintf("link set %s group %d", o.Device, o.Group)
 	case ParkRoutes:
 		return fmt.Sprintf("park the routes of %s", o.Device)
 	case BackRoutes:
@@ -133,7 +137,11 @@ func (r Rule) words(f Family) string {
 	if r.L3mdev {
 		return s + " l3mdev"
 	}
-	return s + fmt.Sprintf(" lookup %d", r.Table)
+	s += fmt.Sprintf(" lookup %d", r.Table)
+	if r.Suppress != 0 {
+		s += fmt.Sprintf(" suppress_ifgroup %d", r.Suppress)
+	}
+	return s
 }
 
 // String is the route in the words of ip-route(8).

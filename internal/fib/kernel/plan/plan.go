@@ -464,13 +464,18 @@ func (m *maker) close() {
 		_, recorded := m.rec.Links[name]
 		_, parked := m.rec.Parked[name]
 		_, port := m.want.targets[name]
+		made := (l.Kind == "vrf" || l.Kind == "vlan") && strings.HasPrefix(l.Alias, AliasPrefix)
 		switch {
-		case (l.Kind == "vrf" || l.Kind == "vlan") && strings.HasPrefix(l.Alias, AliasPrefix) && !recorded:
+		case made && !recorded:
 			m.orphans = append(m.orphans, "device "+name)
 			m.do(Op{Verb: DelLink, Device: name})
 		case l.Mark != 0 && !parked && !port && !recorded:
 			m.orphans = append(m.orphans, "classifier on "+name)
 			m.do(Op{Verb: ClearMark, Device: name, Clsact: true})
+		}
+		if l.Group == PortGroup && !parked && !port && !recorded && !made {
+			m.orphans = append(m.orphans, "group of "+name)
+			m.do(Op{Verb: SetGroup, Device: name})
 		}
 	}
 	for _, s := range m.rec.Spaces {
@@ -489,7 +494,7 @@ func (m *maker) close() {
 			case r.L3mdev:
 				m.closeL3mdev(f, r)
 			case r.Table == tableLocal:
-				if _, early := m.earlyLocal(f); !early {
+				if _, early := m.earlyLocal(f); !early && !m.want.tables {
 					m.do(Op{Verb: AddRule, Family: f, Rule: Rule{Priority: prefLocal, Table: tableLocal, Protocol: protocolKernel}})
 				}
 				m.do(Op{Verb: DelRule, Family: f, Rule: r})

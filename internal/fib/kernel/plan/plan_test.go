@@ -173,7 +173,7 @@ func drawHost(t *rapid.T) *host {
 		h.Settings[Path{"", forceDefault}] = "0"
 	}
 	for _, d := range devices {
-		h.Links[d] = Link{Kind: "veth", Clsact: rapid.Bool().Draw(t, "clsact")}
+		h.Links[d] = Link{Kind: "veth", Clsact: rapid.Bool().Draw(t, "clsact"), Group: pick[uint32](t, "group", 0, 5)}
 		h.addSettings("", d)
 		h.Settings[Path{"", "net/ipv4/conf/" + d + "/arp_ignore"}] = pick(t, "arp_ignore", "0", "1", "2")
 		for _, a := range drawAddresses(t) {
@@ -243,7 +243,7 @@ func drawFIBs(t *rapid.T) []FIB {
 func (h *host) check(t fatal, fibs []FIB) {
 	t.Helper()
 	has := func(f Family, r Rule) bool { r.Protocol = ProtocolSetup; return slices.Contains(h.Rules[f], r) }
-	rules, tables := 0, map[uint32]bool{}
+	rules, tables, apart := 0, map[uint32]bool{}, false
 	for _, f := range fibs {
 		if f.Backend == Netns {
 			if h.Spaces[f.Title()] == nil {
@@ -274,6 +274,7 @@ func (h *host) check(t fatal, fibs []FIB) {
 		for _, fam := range []Family{IPv4, IPv6} {
 			if f.Backend == Rules {
 				rules++
+				apart = true
 				if !has(fam, Rule{Priority: prefMark, Table: f.ID, Mark: f.ID, Mask: 0xffffffff}) {
 					t.Fatalf("no rule for mark %d", f.ID)
 				}
@@ -295,6 +296,15 @@ func (h *host) check(t fatal, fibs []FIB) {
 		early := slices.ContainsFunc(h.Rules[fam], func(r Rule) bool { return r.Priority == prefLocal && r.Table == tableLocal })
 		if early == (len(tables) > 0) {
 			t.Fatalf("rule for table local first: %v, tables %v", early, tables)
+		}
+		var late []Rule
+		for _, r := range h.Rules[fam] {
+			if r.Table == tableLocal && r.Priority != prefLocal {
+				late = append(late, r)
+			}
+		}
+		if len(late) != min(len(tables), 1) || len(late) > 0 && (late[0].Suppress == PortGroup) != apart {
+			t.Fatalf("late rules for table local %v, FIBs of back end rules %v", late, apart)
 		}
 		for _, r := range h.Rules[fam] {
 			if r.Protocol == ProtocolSetup && r.Table != tableLocal && !r.L3mdev {
@@ -324,7 +334,7 @@ func (h *host) checkPort(t fatal, f FIB, p Port) {
 		space = f.Title()
 	}
 	l, ok := h.space(space)[p.Title()]
-	if !ok || !l.Up || l.Master != master || l.Mark != mark {
+	if !ok || !l.Up || l.Master != master || l.Mark != mark || (l.Group == PortGroup) != (mark != 0) {
 		t.Fatalf("port %s of %s: there %v, %+v", p.Title(), f.Title(), ok, l)
 	}
 	has := map[netip.Prefix]bool{}

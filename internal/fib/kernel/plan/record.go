@@ -69,6 +69,7 @@ type Parked struct {
 	Addresses []Address `json:"addresses,omitempty"` // except those of the IPv6 link and those with a lifetime
 	Routes    [][]byte  `json:"routes,omitempty"`    // that other programs have set through it: bodies of RTM_NEWROUTE
 	Clsact    bool      `json:"clsact,omitempty"`
+	Group     uint32    `json:"group,omitempty"`
 	Parent    bool      `json:"parent,omitempty"` // it is no port; a VLAN needed it up
 }
 

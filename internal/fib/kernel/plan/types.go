@@ -76,6 +76,10 @@ func (p Port) Title() string {
 	return p.Device
 }
 
+// PortGroup is the device group of ports of back end rules. Table local has their addresses, like all that are the host's,
+// and who is in no FIB must not find them there (net/ipv4/fib_rules.c, fib4_rule_suppress).
+const PortGroup = 73073
+
 // What this package's rules and routes are marked with; see package kernel.
 const (
 	ProtocolSetup = 73 // rtm_protocol and FRA_PROTOCOL of what comes with a FIB

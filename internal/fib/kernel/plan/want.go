@@ -32,6 +32,7 @@ type wanted struct {
 	// ofDevices are the names of all settings of targets.
 	ofDevices map[string]bool
 	tables    bool // the rule for table local has to come after ours
+	apart     bool // and must not show addresses of ports
 }
 
 // Alias is what devices that were made are called besides (IFLA_IFALIAS): it says whose they are.
@@ -47,6 +48,13 @@ func want(fibs []FIB) *wanted {
 	}
 	for i := range fibs {
 		w.fib(&fibs[i])
+	}
+	late := Rule{Priority: prefLocalLate, Table: tableLocal, Protocol: ProtocolSetup}
+	if w.apart { // of its own priority: RTM_DELRULE does not tell rules apart by what they suppress
+		late.Priority, late.Suppress = prefLocalApart, PortGroup
+	}
+	if w.tables {
+		w.rules[IPv4][late], w.rules[IPv6][late] = true, true
 	}
 	for _, t := range w.vlans {
 		if _, port := w.targets[t.port.Parent]; !port {
@@ -79,6 +87,7 @@ func (w *wanted) fib(f *FIB) {
 		w.settings[Path{"", "net/ipv4/udp_l3mdev_accept"}] = "0"
 	case Rules:
 		w.isolate(f.ID)
+		w.apart = true
 		w.rule(Rule{Priority: prefMark, Table: f.ID, Mark: f.ID, Mask: 0xffffffff})
 		// What answers a marked packet has the mark too: SYN-ACKs and sockets of accept, RSTs, ICMP.
 		w.settings[Path{"", "net/ipv4/tcp_fwmark_accept"}] = "1"
@@ -104,9 +113,6 @@ func (w *wanted) isolate(table uint32) {
 	w.tables = true
 	for _, p := range []string{"0.0.0.0/0", "::/0"} {
 		w.routes[Route{Table: table, Prefix: netip.MustParsePrefix(p), Type: typeUnreachable, Metric: MetricUnreachable}] = true
-	}
-	for _, f := range []Family{IPv4, IPv6} {
-		w.rules[f][Rule{Priority: prefLocalLate, Table: tableLocal, Protocol: ProtocolSetup}] = true
 	}
 }
 

@@ -95,9 +95,19 @@ func (q RouteQuery) FitsPrefix(p netip.Prefix) bool {
 
 // LookupQuery asks where packets go.
 type LookupQuery struct {
-	FIB  string     `json:"fib"`
+	FIB  string     `json:"fib,omitempty"` // with Iif it may be left out
 	Addr netip.Addr `json:"addr"`
 	Hash uint32     `json:"hash,omitempty"` // of the flow
+	Flow *Flow      `json:"flow,omitempty"` // not nil: the hash is that of the forwarder for it, and Hash must be 0
+	Iif  string     `json:"iif,omitempty"`  // the port that they come in by
+}
+
+// Flow is what the packets of a flow have besides where they go.
+type Flow struct {
+	From     netip.Addr `json:"from"`
+	Protocol uint8      `json:"protocol"`
+	SPort    uint16     `json:"sport,omitempty"`
+	DPort    uint16     `json:"dport,omitempty"`
 }
 
 // LookupInfo is the answer: the route that was found first, and the hop at the end of all lookups.
@@ -107,6 +117,7 @@ type LookupInfo struct {
 	Addr  netip.Addr `json:"addr"`
 	Type  string     `json:"type"`
 	Hop   HopInfo    `json:"hop"`
+	Hash  uint32     `json:"hash,omitempty"` // that was taken
 	FIB   fib.ID     `json:"fib,omitempty"`  // whose route it was in the end
 	Name  string     `json:"name,omitempty"` // of it
 }

@@ -1,0 +1,45 @@
+package worker
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+
+	"midplane/internal/sys"
+)
+
+// Dedicate locks the calling goroutine to its thread for good, lowers the thread to a niceness and binds it to processors
+// (nil for no change). An unprivileged thread that is lowered cannot be raised again, so it must never go back to the
+// runtime: a goroutine that ends while it is locked takes its thread with it, and for that reason nothing unlocks it.
+func Dedicate(nice int, cpus []int) error {
+	runtime.LockOSThread()
+	// One that is lower already stays so: the whole process was lowered.
+	if now, err := sys.ThreadNice(); err == nil && now < nice {
+		if err := sys.SetThreadNice(nice); err != nil {
+			return fmt.Errorf("niceness %d: %w", nice, err)
+		}
+	}
+	if len(cpus) > 0 {
+		if err := sys.SetThreadCPUs(cpus); err != nil {
+			return fmt.Errorf("processors %v: %w", cpus, err)
+		}
+	}
+	return nil
+}
+
+// CheckCPUs reports a processor of the list that this process may not run on.
+func CheckCPUs(cpus []int) error {
+	if len(cpus) == 0 {
+		return nil
+	}
+	may, err := sys.ThreadCPUs()
+	if err != nil {
+		return err
+	}
+	for _, c := range cpus {
+		if !slices.Contains(may, c) {
+			return fmt.Errorf("processor %d is none that this process may run on, which are %v", c, may)
+		}
+	}
+	return nil
+}

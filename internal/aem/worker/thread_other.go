@@ -1,0 +1,26 @@
+//go:build !linux
+
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+// Dedicate locks the calling goroutine to its thread for good. Niceness and processors of one thread are Linux's.
+func Dedicate(nice int, cpus []int) error {
+	runtime.LockOSThread()
+	if nice != 0 || len(cpus) > 0 {
+		return fmt.Errorf("niceness and processors of a thread: %w", errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// CheckCPUs refuses any processor: there is no way to ask for one.
+func CheckCPUs(cpus []int) error {
+	if len(cpus) > 0 {
+		return fmt.Errorf("processors of a thread: %w", errors.ErrUnsupported)
+	}
+	return nil
+}
