@@ -18,8 +18,11 @@ STATICCHECK = $(GO) tool -modfile=tools/go.mod staticcheck
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-build: ## bin/midplane, and bin/tipc, the same program with iproute2's grammar
+build: ## bin/midplane (static), and bin/tipc, the same program with iproute2's grammar; bin/midplane-pkcs11 loads vendors' libraries for it
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/midplane ./cmd/midplane
+build: ## bin/midplane, and bin/tipc, the same program with iproute2's grammar; bin/midplane-pkcs11, its helper for tokens
 	$(GO) build -trimpath -o bin/midplane ./cmd/midplane
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/midplane-pkcs11 ./cmd/midplane-pkcs11
 	ln -sf midplane bin/tipc
 
 run: build ## a cluster of three nodes to look at and play with
@@ -46,9 +49,11 @@ sim: ## SIMSEEDS seeds of the simulated cluster (10,000: minutes), and its growt
 lab: ## tests against Linux's own TIPC in guests (needs root)
 	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
 
-bench: ## side by side with TCP and NATS, bart, and as root the kernel's FIB; see docs/performance.md
+bench: ## side by side with TCP and NATS, bart, net and gnet, and as root the kernel's FIB; see docs/performance.md
 	cd bench && $(GO) run . $(BENCHFLAGS)
 	cd bench && GOAMD64=v3 $(GO) run ./fib
+	cd bench && $(GO) run ./digsig
+	cd bench && $(GO) run ./aemwake && $(GO) run ./aemtimer && $(GO) run ./aemoverload
 	cd bench && if [ "$$(id -u)" = 0 ]; then $(GO) run ./fibxdp; else echo "the comparison with the kernel's FIB needs root"; fi
 
 lint: cross ## formatting, vet, staticcheck, other platforms; import directions are a test (internal/archtest)

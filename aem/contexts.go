@@ -36,6 +36,7 @@ func (s *contexts) get() *Ctx {
 
 func (s *contexts) put(x *Ctx) {
 	x.task, x.class = nil, nil
+	x.routines.Store(nil)
 	for {
 		top := s.top.Load()
 		x.next.Store(uint32(top))

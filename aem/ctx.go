@@ -1,6 +1,8 @@
 package aem
 
 import (
+	"context"
+	"runtime/trace"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +17,12 @@ type Ctx struct {
 	end   mono.Time // deadline
 
 	// For the stall detector, which reads them from its own goroutine.
-	since   atomic.Int64          // when the handler began, 0 when none runs
-	running atomic.Pointer[Class] //
-	gid     uint64                // goroutine of the worker, 0 when it is the submitter's
-	told    int64                 // the run that was last reported; the detector's own
-	index   uint32                // of an inline context: its place in the list, from 1
-	next    atomic.Uint32         // the next free one
+	since    atomic.Int64             // when the handler began, 0 when none runs
+	running  atomic.Pointer[Class]    // of it
+	routines atomic.Pointer[Routines] // when it is theirs
+	told     int64                    // the run that was last reported; the detector's own
+	index    uint32                   // of an inline context: its place in the list, from 1
+	next     atomic.Uint32            // the next free one
 }
 
 // Class returns the class that the task runs in.
@@ -44,8 +46,8 @@ func (c *Ctx) Remaining() time.Duration {
 // OverBudget reports whether the handler has run for longer than the budget of its class.
 func (c *Ctx) OverBudget() bool { return mono.Now().Sub(c.start) > c.class.cfg.Budget }
 
-// run calls a handler and returns how it ended. The stall detector finds its stack by the receiver, an argument that the
-// traceback prints.
+// run calls a handler and returns how it ended. The stall detector finds its stack by the receiver: it is used after the call,
+// so that tracebacks know its value.
 //
 //go:noinline
 func (c *Ctx) run(fn func(*Ctx)) (f Fate) {
@@ -53,11 +55,22 @@ func (c *Ctx) run(fn func(*Ctx)) (f Fate) {
 	defer func() {
 		if f == Panicked {
 			c.class.ex.panicked(c, recover())
+			c.since.Store(0)
 		}
-		c.since.Store(0)
 	}()
-	fn(c)
+	if trace.IsEnabled() {
+		c.traced(fn)
+	} else {
+		fn(c)
+	}
+	c.since.Store(0)
 	return Ran
+}
+
+// traced runs a handler in a region of runtime/trace that has the name of its class.
+func (c *Ctx) traced(fn func(*Ctx)) {
+	defer trace.StartRegion(context.Background(), c.class.name).End()
+	fn(c)
 }
 
 func (c *Ctx) begin(class *Class, t *Task, now, end mono.Time) {

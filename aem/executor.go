@@ -5,18 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"midplane/internal/aem/ctl"
+	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
 )
 
 // Config is how an executor works. The zero value is good for trying out; a program that wants the bound sets TakeProcs.
 type Config struct {
-	// Workers is how many tasks of one niceness run at once, 1 to 1024. Default: as many as the process has processors.
+	// Workers is how many tasks of one niceness run at once, 1 to 1024. Default: as many as the process has processors by its
+	// affinity and the quota of its cgroups, rounded down.
 	Workers int
+	// TakeProcs lets the executor set GOMAXPROCS, which is one value for the whole process: to the number of workers of all
+	// nicenesses that are in use, plus Loops, plus one, so that the runtime always has a spare processor for urgent handlers
+	// while workers compute. Shutdown gives it back. New refuses when it was set already, by the environment or the program.
+	// Without it there is no bound on how long an urgent handler waits while as many others compute as there are processors.
+	TakeProcs bool
+	// Loops is how many goroutines run inline classes at once under load (event loops, or processors that serve connections),
+	// default 1. It counts with TakeProcs only.
+	Loops int
 	// CPUs binds lowered workers to these processors, nil for all that the process may use.
 	CPUs []int
 	// OnStall is told of handlers that run for longer than the budget of their class, one a second at most; nil logs them.
@@ -47,8 +57,14 @@ type Executor struct {
 	byName  map[string]*Class
 	closed  bool
 
-	nextStack mono.Time // the monitor's own, like the next
-	scratch   []*runner
+	procs      *worker.Procs // nil when GOMAXPROCS is not ours
+	procsWant  atomic.Int64
+	scheduling atomic.Int64 // the last 99th percentile, in nanoseconds
+
+	latency    schedulingLatency // the monitor's own, like the next
+	nextSample mono.Time
+	nextStack  mono.Time
+	scratch    []*runner
 }
 
 // New starts an executor. It has the classes of Critical, Normal and Background, and those that Class makes.
@@ -60,8 +76,24 @@ func New(cfg *Config) (*Executor, error) {
 	if ex.cfg.Workers < 0 || ex.cfg.Workers > maxWorkers {
 		return nil, &ConfigError{"Workers", ex.cfg.Workers, fmt.Sprintf("1 to %d, or 0 for the number of processors", maxWorkers)}
 	}
+	if ex.cfg.Loops < 0 || ex.cfg.Loops > maxWorkers {
+		return nil, &ConfigError{"Loops", ex.cfg.Loops, fmt.Sprintf("1 to %d, or 0 for 1", maxWorkers)}
+	}
+	if err := worker.CheckCPUs(ex.cfg.CPUs); err != nil {
+		return nil, fmt.Errorf("aem: CPUs: %w", err)
+	}
 	if ex.cfg.Workers == 0 {
-		ex.cfg.Workers = runtime.NumCPU()
+		ex.cfg.Workers = worker.Processors()
+	}
+	if ex.cfg.Loops == 0 {
+		ex.cfg.Loops = 1
+	}
+	if ex.cfg.TakeProcs {
+		var err error
+		if ex.procs, err = worker.TakeProcs(); err != nil {
+			return nil, fmt.Errorf("aem: TakeProcs: %w", err)
+		}
+		ex.growProcs(ex.cfg.Loops + 1)
 	}
 	if ex.log = ex.cfg.Logger; ex.log == nil {
 		ex.log = slog.New(slog.DiscardHandler)
@@ -82,6 +114,13 @@ func (ex *Executor) poolList() []*pool {
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
 	return ex.pools
+}
+
+// growProcs asks the runtime for n more processors, when they are the executor's to ask for.
+func (ex *Executor) growProcs(n int) {
+	if ex.procs != nil {
+		ex.procs.Set(int(ex.procsWant.Add(int64(n))))
+	}
 }
 
 func (ex *Executor) warn(what string, err error) {
@@ -125,6 +164,8 @@ func (ex *Executor) poolFor(nice int) *pool {
 		}
 	}
 	p := &pool{ex: ex, nice: nice, locked: nice > 0}
+	p.ctl = ctl.New(ctl.Config{Workers: ex.cfg.Workers, Goal: schedulingGoal, Patience: patience})
+	p.core.Limit(ex.cfg.Workers)
 	ex.pools = append(ex.pools[:len(ex.pools):len(ex.pools)], p)
 	return p
 }
@@ -183,6 +224,9 @@ func (ex *Executor) Shutdown(ctx context.Context) error {
 		close(ex.monitor.quit)
 	}
 	<-ex.monitor.ended
+	if ex.procs != nil {
+		ex.procs.Release()
+	}
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ func (m *monitor) main() {
 		now := mono.Now()
 		next, busy := m.ex.advance(now)
 		m.ex.findStalls(now)
+		m.ex.control(now)
 		if quiet++; busy {
 			quiet = 0
 		}

@@ -1,12 +1,10 @@
 package aem
 
 import (
-	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"midplane/internal/aem/ctl"
 	"midplane/internal/aem/sched"
 	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
@@ -21,6 +19,8 @@ type pool struct {
 
 	mu       sync.Mutex
 	core     sched.Sched
+	ctl      *ctl.Controller
+	classes  []*Class
 	idle     []*runner // the one that went idle last is woken first: its caches are warm
 	runners  []*runner
 	closed   bool
@@ -46,6 +46,7 @@ func (p *pool) add(c *Class) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.classes = append(p.classes, c)
 	c.core = p.core.Add(sched.Config{
 		Level: sched.Level(c.cfg.Level), Weight: c.cfg.Weight, Queue: c.cfg.Queue, Policy: sched.Policy(c.cfg.Policy),
 		Target: c.cfg.Target, Interval: max(interval*c.cfg.Target, leastInterval), Running: running,
@@ -90,6 +91,10 @@ func (p *pool) busy() bool {
 
 // ensure starts the workers when the first task comes. The caller holds the lock.
 func (p *pool) ensure() {
+	if len(p.runners) > 0 {
+		return
+	}
+	p.ex.growProcs(p.ex.cfg.Workers)
 	for len(p.runners) < p.ex.cfg.Workers {
 		p.start()
 	}
@@ -132,7 +137,6 @@ func (r *runner) main() {
 			p.ex.warn("worker thread", err)
 		}
 	}
-	r.ctx.gid = goroutineID()
 	var last *Task
 	var lastClass *Class
 	var at, start, end, deadline mono.Time
@@ -200,13 +204,4 @@ func (p *pool) replace(r *runner) {
 // sooner reports whether the queues have something to do before the monitor comes. The caller holds the lock.
 func (p *pool) sooner() bool {
 	return p.core.Deadline() < p.nextAt
-}
-
-// goroutineID is the number of the calling goroutine, as tracebacks print it. It is slow, and for the stall detector.
-func goroutineID() uint64 {
-	var b [64]byte
-	s := strings.TrimPrefix(string(b[:runtime.Stack(b[:], false)]), "goroutine ")
-	id, _, _ := strings.Cut(s, " ")
-	n, _ := strconv.ParseUint(id, 10, 64)
-	return n
 }

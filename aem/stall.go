@@ -78,15 +78,20 @@ func stackOf(x *Ctx) (stack, handler string) {
 		buf = make([]byte, 4*len(buf))
 	}
 	frame := fmt.Sprintf("aem.(*Ctx).run(%p", x)
+	if rs := x.routines.Load(); rs != nil {
+		frame = fmt.Sprintf("aem.(*Routines).call(%p", rs)
+	}
 	for g := range bytes.SplitSeq(buf, []byte("\n\n")) {
-		if s := string(g); strings.Contains(s, frame) {
+		s := string(g)
+		header, _, _ := strings.Cut(s, "\n")
+		if strings.Contains(s, frame) && !strings.Contains(header, "[coroutine") { // those are routines that wait
 			return s, handlerOf(s)
 		}
 	}
 	return "", ""
 }
 
-// handlerOf finds the function that (*Ctx).run called.
+// handlerOf finds the function that was called as a handler.
 func handlerOf(stack string) string {
 	last := ""
 	for line := range strings.SplitSeq(stack, "\n") {
@@ -98,9 +103,9 @@ func handlerOf(stack string) string {
 			f = f[:i]
 		}
 		switch {
-		case strings.HasSuffix(f, "aem.(*Ctx).run"):
+		case strings.HasSuffix(f, "aem.(*Ctx).run"), strings.HasSuffix(f, "aem.(*Routines).call"):
 			return last
-		case strings.HasSuffix(f, "aem.runGo"): // of Go and Do, around the user's own
+		case strings.HasSuffix(f, "aem.runGo"), strings.HasSuffix(f, "aem.(*Ctx).traced"): // around the user's own
 		default:
 			last = f
 		}

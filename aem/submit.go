@@ -111,6 +111,23 @@ func (c *Class) record(f Fate, at, start, ended, deadline mono.Time) {
 	}
 }
 
+// lock returns what guards the counters of the class.
+func (c *Class) lock() *sync.Mutex {
+	if c.pool != nil {
+		return &c.pool.mu
+	}
+	return &c.mu
+}
+
+// count1 counts a run that did not wait for its beginning. The caller does not hold the lock of the class.
+func (c *Class) count1(f Fate, start, ended mono.Time) {
+	mu := c.lock()
+	mu.Lock()
+	c.accepted++
+	c.record(f, start, start, ended, mono.Never)
+	mu.Unlock()
+}
+
 // tell frees the task and tells its fate.
 func (t *Task) tell(f Fate) {
 	done := t.Done

@@ -21,20 +21,19 @@ type Task struct {
 	// Deadline is how long after Submit the task must have ended, 0 for the default of its class, NoDeadline for none.
 	Deadline time.Duration
 	// Source limits the rate of what the task is an occurrence of; nil for no limit.
-	Source *Source
+	Source *Arrivals
 	// Arg is the submitter's own.
 	Arg any
 
 	class *Class
 	core  sched.Task
-	begun time.Duration // mean of the class when the task began
-	at    mono.Time     // when it was submitted
+	at    mono.Time // when it was submitted
 	busy  atomic.Bool
 }
 
-// Source is where tasks come from, with a least time between two of them (minimum inter-arrival time). It belongs to one
+// Arrivals is where tasks come from, with a least time between two of them (minimum inter-arrival time). It belongs to one
 // class, and must not be copied or changed while tasks of it wait.
-type Source struct {
+type Arrivals struct {
 	// MinInterval is the least time between the beginnings of two tasks; 0 for no limit.
 	MinInterval time.Duration
 	// Refuse rejects what comes too early. Otherwise it is held back until its time, within its deadline; inline classes,

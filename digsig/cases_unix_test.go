@@ -104,7 +104,7 @@ func TestCases(t *testing.T) {
 		want(t, v.bytes(t, b.Bytes, UseExec), Broken, "overlaps segment")
 		b = elftest.Parse(slices.Clone(signed))
 		b.SetSection(1, "sh_offset", math.MaxUint64)
-		want(t, v.bytes(t, b.Bytes, UseExec), Broken, "section table does not lead")
+		want(t, v.bytes(t, b.Bytes, UseExec), Broken, "no section table leads")
 		// bsign's hazard: a section with the note's name somewhere in the code, of its own size.
 		b = elftest.Parse(slices.Clone(plain))
 		names := append(slices.Clone(b.Bytes), elfsig.SectionName+"\x00"...)
@@ -278,7 +278,7 @@ func TestCases(t *testing.T) {
 			b := elftest.Parse(slices.Clone(signed))
 			change(b)
 			t.Log(what)
-			want(t, v.bytes(t, b.Bytes, UseExec), Broken, "section table does not lead")
+			want(t, v.bytes(t, b.Bytes, UseExec), Broken, "no section table leads")
 			b = elftest.Parse(slices.Clone(plain))
 			change(b)
 			if got := v.bytes(t, b.Bytes, UseExec); got.Allow || (got.Reason != Malformed && got.Reason != Unsigned) {
@@ -346,10 +346,6 @@ func TestStrangeFiles(t *testing.T) {
 	want(t, v.VerifyFile(t.Context(), "/dev/zero", q), NotRegular, "")
 	want(t, v.VerifyFile(t.Context(), filepath.Join(dir, "nothing"), q), Unreadable, "no such file")
 }
-
-type errReader struct{}
-
-func (errReader) ReadAt([]byte, int64) (int, error) { return 0, errors.New("disk on fire") }
 
 // A file that changes while it is read is not what either of its states says.
 func TestChangesWhileRead(t *testing.T) {

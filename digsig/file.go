@@ -1,12 +1,15 @@
 package digsig
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -41,10 +44,13 @@ func WriteFile(name string, b []byte, mode fs.FileMode) error {
 	if err == nil {
 		err = f.Chmod(mode)
 	}
-	return finish(f, name, err)
+	if err := finish(f, name, err); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
 }
 
-// finish puts a temporary file in its place, or removes it.
+// finish puts a temporary file in its place, or removes it. The directory is not synced yet.
 func finish(f *os.File, name string, err error) error {
 	if err == nil {
 		err = f.Sync()
@@ -57,9 +63,8 @@ func finish(f *os.File, name string, err error) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return err
 	}
-	return syncDir(filepath.Dir(name))
+	return err
 }
 
 func syncDir(dir string) error {
@@ -75,7 +80,8 @@ func syncDir(dir string) error {
 }
 
 // VerifyFile opens a file and verifies it, with the signature of its extended attribute if there is one and the request has
-// none. Symbolic links are followed.
+// none. Symbolic links are followed. A file whose absolute path, without its first slash, is a name in a manifest that lists
+// another content is Broken, not Unsigned.
 func (v *Verifier) VerifyFile(ctx context.Context, name string, q Request) Verdict {
 	out := Verdict{Use: q.Use, Generation: v.generation}
 	f, err := openRegular(name)
@@ -94,9 +100,47 @@ func (v *Verifier) VerifyFile(ctx context.Context, name string, q Request) Verdi
 		q.Path = name
 	}
 	if q.Signature == nil {
-		q.Signature, q.Carrier = signatureXattr(name), InXattr
+		q.Signature, q.Carrier = SignatureXattr(f), InXattr
 	}
-	return v.Check(ctx, f, info.Size(), q)
+	return v.namesake(v.Check(ctx, f, info.Size(), q), q.Path)
+}
+
+// namesake looks whether a file that no manifest lists has the name of one that a manifest lists: then it was changed, or may
+// have been.
+func (v *Verifier) namesake(got Verdict, path string) Verdict {
+	if got.Reason != Unsigned && got.Cause != Unsigned {
+		return got
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return got
+	}
+	name := filepath.ToSlash(path)
+	for _, m := range v.manifests {
+		if !slices.Contains(slices.Collect(maps.Values(m.good)), true) {
+			continue
+		}
+		whole := false
+		i, ok := m.list.Named(func(b []byte) bool {
+			whole = len(b)+1 == len(name) && string(b) == name[1:]
+			return whole || (bytes.IndexByte(b, '/') > 0 && len(b) < len(name) && name[len(name)-len(b)-1] == '/' && string(b) == name[len(name)-len(b):])
+		})
+		if !ok {
+			continue
+		}
+		e := m.list.At(i)
+		got.Detail = fmt.Sprintf("manifest %q lists %q with another content", m.list.Name, e.Name)
+		if whole {
+			got.Detail += ": it was changed after it was signed"
+			if got.Name, got.Version = e.Name, e.Version; got.Cause != 0 {
+				got.Cause = Broken
+			} else {
+				got.Reason = Broken
+			}
+		}
+		return got
+	}
+	return got
 }
 
 // SignOptions says how a file is signed.
@@ -133,6 +177,9 @@ func SignFile(ctx context.Context, name string, o SignOptions, signers ...*Signe
 		st, err = Embed(ctx, w, f, before.Size(), o.Template, signers...)
 		return err
 	})
+	if err == nil {
+		err = syncDir(filepath.Dir(name))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", name, err)
 	}
@@ -161,13 +208,16 @@ func UnsignFile(ctx context.Context, name string, busy bool) error {
 		_, err := Remove(ctx, w, f, before.Size())
 		return err
 	})
+	if err == nil {
+		err = syncDir(filepath.Dir(name))
+	}
 	if err != nil {
 		return fmt.Errorf("unsign %s: %w", name, err)
 	}
 	return nil
 }
 
-// replace writes a new file in the place of an open one.
+// replace writes a new file in the place of an open one. The directory is not synced yet.
 func replace(name string, f *os.File, before fs.FileInfo, busy bool, write func(*os.File) error) error {
 	if !busy {
 		if err := notRunning(name); err != nil {

@@ -68,13 +68,13 @@ func (v *Verifier) gather(ctx context.Context, r io.ReaderAt, size int64, detach
 			return nil, readError{err}
 		}
 	}
-	if e.kind == KindELF && slot == 0 && e.bad != Broken {
+	if slot == 0 && e.bad != Broken {
 		left, err := elfsig.Remains(r, size)
 		if err != nil {
 			return nil, readError{err}
 		}
 		if left {
-			e.bad, e.why = Broken, "the file ends with a signature that its section table does not lead to: it was changed after it was signed"
+			e.bad, e.why = Broken, "the file ends with a signature that no section table leads to: it was changed after it was signed"
 		}
 	}
 	if slot > 0 {
@@ -146,9 +146,10 @@ func verifyAll(env *Envelope, t *TrustStore) map[KeyID]bool {
 // verifySum is verifyAll for a body whose SHA-256 is known.
 func verifySum(env *Envelope, sum [32]byte, t *TrustStore) map[KeyID]bool {
 	good := map[KeyID]bool{}
+	signers := envelope.Signers(env.Signatures)
 	for _, s := range env.Signatures {
 		if k := t.Key(s.Key); k != nil && k.Public.Alg() == s.Alg {
-			good[s.Key] = k.Public.Verify(envelope.MessageOfSum(env.Domain, s.Alg, s.Key, uint64(len(env.Body)), sum), s.Sig)
+			good[s.Key] = k.Public.Verify(envelope.Message(env.Domain, s.Alg, s.Key, signers, uint64(len(env.Body)), sum), s.Sig)
 		}
 	}
 	return good

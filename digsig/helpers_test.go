@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -55,8 +56,10 @@ func verifier(t testing.TB, c Config) *Verifier {
 type memory struct{ b []byte }
 
 func (m *memory) WriteAt(b []byte, off int64) (int, error) {
-	if end := int(off) + len(b); end > len(m.b) {
+	if end := int(off) + len(b); end > cap(m.b) {
 		m.b = append(m.b, make([]byte, end-len(m.b))...)
+	} else if end > len(m.b) {
+		m.b = m.b[:end]
 	}
 	return copy(m.b[off:], b), nil
 }
@@ -159,3 +162,14 @@ func manifestOf(t testing.TB, key *Signer, files ...[]byte) []byte {
 	}
 	return b
 }
+
+// smallELF returns a small ELF file.
+func smallELF(t testing.TB) []byte {
+	t.Helper()
+	return elftest.Build(program).Bytes
+}
+
+// errReader cannot be read.
+type errReader struct{}
+
+func (errReader) ReadAt([]byte, int64) (int, error) { return 0, errors.New("disk on fire") }

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -38,15 +39,12 @@ func (s *Signer) Public() *PublicKey { return s.public }
 // KeyID returns the key's name.
 func (s *Signer) KeyID() KeyID { return s.public.ID() }
 
-// sign signs a body. The same key and body give the same signature with Ed25519, and with an ECDSA key of the standard
-// library.
-func (s *Signer) sign(d Domain, body []byte) (envelope.Signature, error) {
-	out := envelope.Signature{Alg: s.public.Alg(), Key: s.KeyID()}
-	message := envelope.Message(d, out.Alg, out.Key, body)
-	var err error
-	switch out.Alg {
+// sign makes the signature of a message. The same key and message give the same signature with Ed25519, and with an ECDSA
+// key of the standard library.
+func (s *Signer) sign(message []byte) (out []byte, err error) {
+	switch s.public.Alg() {
 	case Ed25519:
-		out.Sig, err = crypto.SignMessage(s.key, rand.Reader, message, crypto.Hash(0))
+		out, err = crypto.SignMessage(s.key, rand.Reader, message, crypto.Hash(0))
 	case ECDSAP256:
 		var random io.Reader = rand.Reader
 		if _, std := s.key.(*ecdsa.PrivateKey); std {
@@ -54,14 +52,14 @@ func (s *Signer) sign(d Domain, body []byte) (envelope.Signature, error) {
 		}
 		var der []byte
 		if der, err = crypto.SignMessage(s.key, random, message, crypto.SHA256); err == nil {
-			out.Sig, err = fixed(der)
+			out, err = fixed(der)
 		}
 	}
 	if err != nil {
-		return out, fmt.Errorf("sign with key %s: %w", out.Key, err)
+		return out, fmt.Errorf("sign with key %s: %w", s.KeyID(), err)
 	}
-	if !s.public.Verify(message, out.Sig) {
-		return out, fmt.Errorf("sign with key %s: the signer gave a signature that does not verify", out.Key)
+	if !s.public.Verify(message, out) {
+		return out, fmt.Errorf("sign with key %s: the signer gave a signature that does not verify", s.KeyID())
 	}
 	return out, nil
 }
@@ -74,19 +72,27 @@ func fixed(der []byte) ([]byte, error) {
 	return envelope.LowS(sig.R, sig.S)
 }
 
+// seal makes an envelope. Every signature covers who else signs.
 func seal(d Domain, body []byte, signers []*Signer) ([]byte, error) {
 	if len(signers) == 0 {
 		return nil, errors.New("no signer is given")
 	}
+	signers = slices.SortedFunc(slices.Values(signers), func(a, b *Signer) int {
+		x, y := a.KeyID(), b.KeyID()
+		return bytes.Compare(x[:], y[:])
+	})
 	e := &Envelope{Domain: d, Body: body}
 	for _, s := range signers {
-		sig, err := s.sign(d, body)
-		if err != nil {
+		e.Signatures = append(e.Signatures, envelope.Signature{Alg: s.public.Alg(), Key: s.KeyID()})
+	}
+	all, sum := envelope.Signers(e.Signatures), sha256.Sum256(body)
+	for i, s := range signers {
+		sig := &e.Signatures[i]
+		var err error
+		if sig.Sig, err = s.sign(envelope.Message(d, sig.Alg, sig.Key, all, uint64(len(body)), sum)); err != nil {
 			return nil, err
 		}
-		e.Signatures = append(e.Signatures, sig)
 	}
-	slices.SortFunc(e.Signatures, func(a, b envelope.Signature) int { return bytes.Compare(a.Key[:], b.Key[:]) })
 	return e.Append(nil)
 }
 
@@ -127,23 +133,14 @@ func SignPolicy(p *Policy, signers ...*Signer) ([]byte, error) {
 	return seal(DomainPolicy, body, signers)
 }
 
-// AddSignatures signs what is in an envelope with more keys, as a rotation of keys needs. A key that has signed already
-// signs again.
-func AddSignatures(signed []byte, signers ...*Signer) ([]byte, error) {
+// SignAgain signs what is in an envelope by these keys instead of those that signed it, as a rotation of keys needs. The
+// signatures that were there are not looked at.
+func SignAgain(signed []byte, signers ...*Signer) ([]byte, error) {
 	e, err := envelope.Decode(signed)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range signers {
-		sig, err := s.sign(e.Domain, e.Body)
-		if err != nil {
-			return nil, err
-		}
-		e.Signatures = slices.DeleteFunc(e.Signatures, func(old envelope.Signature) bool { return old.Key == sig.Key })
-		e.Signatures = append(e.Signatures, sig)
-	}
-	slices.SortFunc(e.Signatures, func(a, b envelope.Signature) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-	return e.Append(nil)
+	return seal(e.Domain, e.Body, signers)
 }
 
 // EntryOf returns a statement as an entry of a manifest.

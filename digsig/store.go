@@ -1,6 +1,8 @@
 package digsig
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,9 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"midplane/internal/digsig/envelope"
+	"midplane/internal/digsig/revoke"
 )
 
 // Where a store's parts are, by default and within its directories.
@@ -57,53 +63,110 @@ func OpenStore(dir string) (*Store, error) {
 }
 
 // Load reads everything anew and returns a Verifier. now is the clock's time. Where the store holds an older list than the
-// one that is remembered, the remembered one is used, and the error says so as well: it is a *ListError with ErrOlder, and
-// the Verifier is there. With any other error it is not, and whoever has one goes on with it.
-func (s *Store) Load(now time.Time) (*Verifier, error) {
-	state, err := s.state()
+// one that is remembered, or none, the remembered one stays in force, and the error says so as well: it is a *ListError with
+// ErrOlder or ErrMissing, and the Verifier is there. With any other error it is not, and whoever has one goes on with it.
+func (s *Store) Load(now time.Time) (*Verifier, error) { return s.Reload(nil, now) }
+
+// Reload is Load for a process that has a Verifier already: its lists are the ones that are remembered, its manifests are
+// not decoded again where they are the same, and the new generation follows its own.
+func (s *Store) Reload(old *Verifier, now time.Time) (*Verifier, error) {
+	c, prior, err := s.remembered(old)
 	if err != nil {
 		return nil, err
 	}
-	c := Config{State: state, Now: now}
+	kept := map[string][]byte{"revocations": c.Revocations, "policy": c.Policy}
+	c.Now = now
 	if c.Trust, err = LoadTrust(filepath.Join(s.Dir, TrustDir)); err != nil {
 		return nil, err
 	}
 	if c.Manifests, err = loadManifests(filepath.Join(s.Dir, ManifestDir)); err != nil {
 		return nil, err
 	}
+	old.share(c.Manifests)
 	if c.Revocations, err = optional(filepath.Join(s.Dir, RevocationsFile)); err != nil {
 		return nil, err
 	}
 	if c.Policy, err = optional(filepath.Join(s.Dir, PolicyFile)); err != nil {
 		return nil, err
 	}
-	v, err := NewVerifier(c)
-	var kept error
-	for range 2 { // the one list, then the other
+	v, err := newVerifier(c, old, prior)
+	var refused error
+	for range kept { // the one list, then the other
 		var list *ListError
-		if err == nil || s.StateDir == "" || !errors.As(err, &list) || !(errors.Is(err, ErrOlder) || errors.Is(err, ErrMissing)) {
+		if !errors.As(err, &list) || !(errors.Is(err, ErrOlder) || errors.Is(err, ErrMissing)) || kept[list.List] == nil {
 			break
 		}
-		name, where := RevocationsFile, &c.Revocations
+		refused = &ListError{list.List, fmt.Errorf("%w; the remembered one stays in force", list.Err)}
 		if list.List == "policy" {
-			name, where = PolicyFile, &c.Policy
+			c.Policy = kept[list.List]
+		} else {
+			c.Revocations = kept[list.List]
 		}
-		old, lost := optional(filepath.Join(s.StateDir, name))
-		if lost != nil || old == nil {
-			break
-		}
-		kept = &ListError{list.List, fmt.Errorf("%w; the remembered one stays in force", list.Err)}
-		*where = old
-		v, err = NewVerifier(c)
+		v, err = newVerifier(c, old, prior)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return v, kept
+	return v, refused
 }
 
-// Save remembers the lists of a Verifier that is now in force, and the time. Others of this store's state directory see the
-// old or the new, whatever happens meanwhile.
+// saved is the state file: one file, so that no crash can part the lists from what is known of them.
+type saved struct {
+	State
+	RevocationList []byte // envelope
+	PolicyList     []byte // envelope
+}
+
+// remembered returns the lists that were in force last, and their state.
+func (s *Store) remembered(old *Verifier) (c Config, prior *Revocations, err error) {
+	if old != nil {
+		return Config{State: old.state, Revocations: old.config.Revocations, Policy: old.config.Policy}, old.revocations, nil
+	}
+	if s.StateDir == "" {
+		return c, nil, nil
+	}
+	name := filepath.Join(s.StateDir, stateFile)
+	b, err := optional(name)
+	if err != nil || b == nil {
+		return c, nil, err
+	}
+	var was saved
+	if err := json.Unmarshal(b, &was); err != nil {
+		return c, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	c = Config{State: was.State, Revocations: was.RevocationList, Policy: was.PolicyList}
+	if c.Revocations == nil {
+		return c, nil, nil
+	}
+	e, err := envelope.Decode(c.Revocations)
+	if err == nil && sha256.Sum256(e.Body) != c.State.RevocationsSum {
+		err = errors.New("it is not the list that was in force")
+	}
+	if err == nil {
+		prior, err = revoke.Decode(e.Body)
+	}
+	if err != nil {
+		return c, nil, fmt.Errorf("%s: RevocationList: %w", name, err)
+	}
+	return c, prior, nil
+}
+
+// share puts the Verifier's own octets in the place of manifests that are the same.
+func (v *Verifier) share(manifests [][]byte) {
+	if v == nil {
+		return
+	}
+	for i, b := range manifests {
+		for _, m := range v.manifests {
+			if bytes.Equal(m.raw, b) {
+				manifests[i] = m.raw
+			}
+		}
+	}
+}
+
+// Save remembers the lists of a Verifier that is now in force, and the time, in one file: a crash leaves what was remembered
+// before, or this.
 func (s *Store) Save(v *Verifier, now time.Time) error {
 	if s.StateDir == "" {
 		return nil
@@ -111,44 +174,24 @@ func (s *Store) Save(v *Verifier, now time.Time) error {
 	if err := os.MkdirAll(s.StateDir, 0o755); err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		name string
-		b    []byte
-	}{{RevocationsFile, v.config.Revocations}, {PolicyFile, v.config.Policy}} {
-		if f.b == nil {
-			continue
-		}
-		if err := WriteFile(filepath.Join(s.StateDir, f.name), f.b, 0o644); err != nil {
-			return err
-		}
-	}
-	b, err := json.Marshal(v.State(now))
+	b, err := json.Marshal(saved{v.State(now), v.config.Revocations, v.config.Policy})
 	if err != nil {
 		return err
 	}
 	return WriteFile(filepath.Join(s.StateDir, stateFile), b, 0o644)
 }
 
-func (s *Store) state() (state State, err error) {
-	if s.StateDir == "" {
-		return state, nil
-	}
-	name := filepath.Join(s.StateDir, stateFile)
-	b, err := optional(name)
-	if err != nil || b == nil {
-		return state, err
-	}
-	if err := json.Unmarshal(b, &state); err != nil {
-		return state, fmt.Errorf("%s: %w", name, err)
-	}
-	return state, nil
-}
-
-// LoadTrust reads the key files (*.pub) of a directory. One that is not there holds none. An error names the file.
+// LoadTrust reads the key files (*.pub) of a directory. One that is not there holds none. An error names the file; that
+// anybody may write to the directory or a file is one too.
 func LoadTrust(dir string) (*TrustStore, error) {
 	names, err := list(dir, ".pub", maxKeys)
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range append([]string{dir}, names...) {
+		if err := private(name); err != nil {
+			return nil, err
+		}
 	}
 	var keys []*Key
 	for _, name := range names {
@@ -167,6 +210,18 @@ func LoadTrust(dir string) (*TrustStore, error) {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return s, nil
+}
+
+// private says whether not everybody may write to what decides whom to trust.
+func private(name string) error {
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || runtime.GOOS == "windows" {
+		return nil
+	}
+	if err == nil && info.Mode()&0o002 != 0 {
+		err = fmt.Errorf("%s: anybody may write to it (mode %s): want chmod o-w", name, info.Mode())
+	}
+	return err
 }
 
 func loadManifests(dir string) ([][]byte, error) {

@@ -177,8 +177,8 @@ func (v *Verifier) VerifyTree(ctx context.Context, root string, q Request, o Tre
 	})
 }
 
-// ManifestTree reads every ELF file and script under root, and with o.Data all regular files, and returns them as entries of
-// a manifest, in the order of their digests. What name a file gets is said by name; nil: its path below root. Times of the
+// ManifestTree reads every ELF file, script and compressed kernel module under root, and with o.Data all regular files, and
+// returns them as entries of a manifest, in the order of their digests. What name a file gets is said by name; nil: its path below root. Times of the
 // template are not used. Files that cannot be read are in the error, joined; the rest is there nevertheless.
 func ManifestTree(ctx context.Context, root string, t Template, o TreeOptions, name func(path string) string) ([]ManifestEntry, error) {
 	if name == nil {
@@ -215,6 +215,12 @@ func below(root string) func(string) string {
 	}
 }
 
+// compressedModule says whether a file is a kernel module, by its name: what is compressed has no other mark.
+func compressedModule(path string) bool {
+	base, ext := strings.TrimSuffix(path, filepath.Ext(path)), filepath.Ext(path)
+	return strings.HasSuffix(base, ".ko") && (ext == ".xz" || ext == ".zst" || ext == ".gz")
+}
+
 func statementOfFile(ctx context.Context, n *node, t Template, o TreeOptions) (*Statement, error) {
 	f, err := openRegular(n.paths[0])
 	if err != nil {
@@ -225,11 +231,15 @@ func statementOfFile(ctx context.Context, n *node, t Template, o TreeOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := o.wanted(f, info.Size()); err != nil || !ok {
+	module := compressedModule(n.paths[0])
+	if ok, err := o.wanted(f, info.Size()); err != nil || !(ok || module) {
 		if err == nil {
 			err = errSkip
 		}
 		return nil, err
+	}
+	if module && t.Roles == 0 {
+		t.Roles = RoleModule
 	}
 	if t.Issued.IsZero() {
 		t.Issued = time.Unix(1, 0) // the manifest says when
@@ -251,8 +261,9 @@ type TreeSigned struct {
 func SignTree(ctx context.Context, root string, s SignOptions, o TreeOptions, signers ...*Signer) (*TreeSigned, error) {
 	out := &TreeSigned{}
 	name := below(root)
+	var dirs directories
 	err := each(ctx, root, o, func(n *node) (*Statement, error) {
-		err := signNode(ctx, n, s, signers)
+		err := signNode(ctx, n, s, signers, &dirs)
 		var cannot *CannotEmbedError
 		if !errors.As(err, &cannot) {
 			return nil, err
@@ -273,13 +284,40 @@ func SignTree(ctx context.Context, root string, s SignOptions, o TreeOptions, si
 			out.Listed = append(out.Listed, e)
 		}
 	})
+	err = errors.Join(err, dirs.sync())
 	slices.SortFunc(out.Listed, func(a, b ManifestEntry) int { return slices.Compare(a.Digest[:], b.Digest[:]) })
 	slices.SortFunc(out.Failed, func(a, b *FileError) int { return strings.Compare(a.Path, b.Path) })
 	return out, err
 }
 
+// directories are those in which files were renamed. They are synced once, in the end: until then a crash may bring back old
+// files, which are whole.
+type directories struct {
+	mu    sync.Mutex
+	names map[string]bool // guarded by mu
+}
+
+func (d *directories) add(dir string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[string]bool{}
+	}
+	d.names[dir] = true
+}
+
+func (d *directories) sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var failed []error
+	for dir := range d.names {
+		failed = append(failed, syncDir(dir))
+	}
+	return errors.Join(failed...)
+}
+
 // signNode signs a file and gives the new one all the names of the old.
-func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer) error {
+func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer, dirs *directories) error {
 	if have := links(n.info); have != uint64(len(n.paths)) && have > 1 {
 		return fmt.Errorf("it has %d names, and %d of them are in this tree", have, len(n.paths))
 	}
@@ -302,6 +340,7 @@ func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer) er
 	if err != nil {
 		return err
 	}
+	dirs.add(filepath.Dir(n.paths[0]))
 	for _, p := range n.paths[1:] {
 		temp := filepath.Join(filepath.Dir(p), tempPrefix+filepath.Base(p))
 		if err := os.Link(n.paths[0], temp); err != nil {
@@ -311,9 +350,7 @@ func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer) er
 			os.Remove(temp)
 			return err
 		}
-		if err := syncDir(filepath.Dir(p)); err != nil {
-			return err
-		}
+		dirs.add(filepath.Dir(p))
 	}
 	return nil
 }

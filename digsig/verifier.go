@@ -92,11 +92,15 @@ var (
 
 // NewVerifier makes a Verifier. It fails with a *ListError when a list is not good: not well-formed, not signed by a trusted
 // key for that purpose that is valid at c.Now, or older than State says.
-func NewVerifier(c Config) (*Verifier, error) { return newVerifier(c, nil) }
+func NewVerifier(c Config) (*Verifier, error) { return newVerifier(c, nil, nil) }
 
-// newVerifier takes over the manifests of an older Verifier that are the same octets.
-func newVerifier(c Config, old *Verifier) (*Verifier, error) {
-	v := &Verifier{trust: c.Trust, revocations: &Revocations{}, policy: &Policy{}, state: c.State, floor: c.State.Latest, config: c}
+// newVerifier takes over the manifests of an older Verifier that are the same octets. What was revoked before, by prior, may
+// not sign another list.
+func newVerifier(c Config, old *Verifier, prior *Revocations) (*Verifier, error) {
+	if prior == nil {
+		prior = &Revocations{}
+	}
+	v := &Verifier{trust: c.Trust, revocations: prior, policy: &Policy{}, state: c.State, floor: c.State.Latest, config: c}
 	if v.trust == nil {
 		v.trust, _ = NewTrustStore()
 	}
@@ -121,7 +125,7 @@ func newVerifier(c Config, old *Verifier) (*Verifier, error) {
 }
 
 // open decodes the envelope of a list and checks its signatures. A list that was in force before stays so when its key
-// expires.
+// expires or is revoked: something must be in force until there is another.
 func (v *Verifier) open(b []byte, d Domain, known [32]byte, now time.Time) (body []byte, sum [32]byte, err error) {
 	env, err := envelope.Decode(b)
 	if err != nil {
@@ -132,7 +136,8 @@ func (v *Verifier) open(b []byte, d Domain, known [32]byte, now time.Time) (body
 	}
 	sum = sha256.Sum256(env.Body)
 	f := v.signatures(env, verifyAll(env, v.trust), nil, v.clock(now))
-	if f.reason != Signed && (f.reason != Expired || sum != known) {
+	stays := sum == known && (f.reason == Expired || f.reason == Revoked)
+	if f.reason != Signed && !stays {
 		return nil, sum, fmt.Errorf("%w: %s", ErrUntrusted, f.detail)
 	}
 	return env.Body, sum, nil
@@ -154,6 +159,7 @@ func (v *Verifier) loadRevocations(c Config) error {
 		if c.State.Revocations > 0 {
 			return fmt.Errorf("%w: serial %d", ErrMissing, c.State.Revocations)
 		}
+		v.revocations = &Revocations{}
 		return nil
 	}
 	body, sum, err := v.open(c.Revocations, DomainRevocations, c.State.RevocationsSum, c.Now)
@@ -288,7 +294,7 @@ func (v *Verifier) with(change func(*Config), now time.Time) (*Verifier, error) 
 	c := v.config
 	c.State, c.Now = v.state, now
 	change(&c)
-	return newVerifier(c, v)
+	return newVerifier(c, v, v.revocations)
 }
 
 // WithRevocations returns a Verifier with another revocation list. now is the clock's time.

@@ -5,8 +5,10 @@ import (
 	"os"
 
 	"midplane/internal/cli"
+	"midplane/internal/digsig/enforcer"
 )
 
 func main() {
+	enforcer.Main() // the enforcer's processes are this program
 	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }

@@ -113,7 +113,12 @@ var onlyFor = []struct {
 	{"github.com/spf13/cobra", []string{"internal/cli/…"}, "only the command line pays for it"},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/daemon"}, "only the daemon reads configuration"},
 	{"github.com/osrg/gobgp/v4/…", []string{"internal/fib/bgp", "internal/fib/deps"}, "who wants BGP pays for it"},
-	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…"}, "only the control socket talks it"},
+	{"github.com/ebitengine/purego", []string{"internal/digsig/pkcs11/cryptoki"}, "it makes a program dynamically linked"},
+	{module + "/internal/digsig/pkcs11/cryptoki", []string{"cmd/midplane-pkcs11"}, "it makes a program dynamically linked"},
+	{"github.com/ProtonMail/go-crypto/…", []string{"internal/digsig/bsign"}, "OpenPGP is of the past"},
+	{module + "/internal/digsig/bsign", []string{"internal/cli/…"}, "bsign's signatures are for moving away from, never for letting run"},
+	{"golang.org/x/crypto/…", []string{"internal/digsig/keyfile", "internal/digsig/agent"}, "for private keys only"},
+	{"net/http", []string{"internal/api/…", "internal/daemon", "internal/web/…", "aem/aemhttp", "examples/…"}, "only the control socket talks it"},
 	{module + "/internal/cli", []string{"cmd/midplane"}, "the command line is the top"},
 	{module + "/internal/daemon", []string{"internal/cli/…", "internal/dev"}, "the daemon is a program, not a library"},
 	{module + "/internal/dev", []string{"internal/cli/…"}, "the demonstration is a program, not a library"},
@@ -132,9 +137,9 @@ var onlyFor = []struct {
 // public lists the packages that a program embeds. What each brings along, directly or through others, is of this
 // module, the standard library, or listed here.
 var public = map[string][]string{
-	"aem":    {"golang.org/x/sys/unix"},
 	"tipc":   {"golang.org/x/sys/unix", "golang.org/x/net/ipv4", "golang.org/x/net/ipv6"},
 	"fib":    {"golang.org/x/sys/unix"},
+	"aem":    {"golang.org/x/sys/unix"},
 	"digsig": nil,
 }
 

@@ -126,6 +126,8 @@ type Loop interface {
 	Detach(h Handle) error
 	// Name of the far and near end, for those that have one.
 	Addrs(h Handle) (local, remote net.Addr, err error)
+	// Peer is the far end of a connection, cheaper; the zero Addr if it has none.
+	Peer(h Handle) Addr
 
 	// Release gives a receive buffer back. Endpoints that hold Config.Held buffers receive no more until they do.
 	Release(b Buf)

@@ -3,6 +3,7 @@ package loop
 import (
 	"net"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -139,6 +140,19 @@ func (r *raw) Addrs(h Handle) (local, remote net.Addr, err error) {
 	return socketAddrs(s.fd)
 }
 
+// Peer is part of Loop.
+func (r *raw) Peer(h Handle) Addr {
+	s := r.socks.get(h)
+	if s == nil || s.gone || s.kind == kindPoll {
+		return Addr{}
+	}
+	size := uint32(len(r.scratch))
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(s.fd), uintptr(unsafe.Pointer(&r.scratch)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return Addr{}
+	}
+	return parseAddr(r.scratch[:min(size, uint32(len(r.scratch)))])
+}
+
 // Wake is part of Loop.
 func (r *raw) Wake() { r.waker.wake() }
 
@@ -198,7 +212,7 @@ func (r *raw) tell(events []Event) (n int) {
 	return n
 }
 
-// fit is the end of Wait's deadline after closing endpoints' and paused listeners'.
+// next is when Wait has something to do at the latest: its deadline, or that of a closing endpoint or a paused listener.
 func (r *raw) next(deadline mono.Time) mono.Time {
 	for _, q := range []*fifo[Handle]{&r.linger, &r.paused} {
 		for q.n > 0 {
@@ -245,7 +259,7 @@ func timespec(deadline, now mono.Time, ts *unix.Timespec) *unix.Timespec {
 	return ts
 }
 
-// trim keeps endpoints of a stopped loop from being used.
+// close forgets an endpoint.
 func (r *raw) close(s *sock) {
 	s.out.drop(&r.chunks)
 	r.socks.drop(s.h)

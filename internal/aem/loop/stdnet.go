@@ -177,6 +177,15 @@ func (l *stdLoop) Addrs(h Handle) (local, remote net.Addr, err error) {
 	return nil, nil, ErrKind
 }
 
+func (l *stdLoop) Peer(h Handle) Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.ends.get(h); e != nil && e.kind == stdStream && !e.gone {
+		return stdAddr(e.conn.RemoteAddr())
+	}
+	return Addr{}
+}
+
 // tell queues an event. mu is locked.
 func (l *stdLoop) tell(e *stdEnd, ev Event) {
 	ev.H, ev.Tag = e.h, e.tag
@@ -386,19 +395,18 @@ func (l *stdLoop) read(e *stdEnd) {
 }
 
 func stdAddr(a net.Addr) Addr {
+	var p netip.AddrPort
 	switch a := a.(type) {
 	case *net.UDPAddr:
-		p := a.AddrPort()
-		if p.Addr().Is4In6() {
-			return Addr{AddrPort: netip.AddrPortFrom(p.Addr().Unmap(), p.Port())}
-		}
-		return Addr{AddrPort: p}
+		p = a.AddrPort()
+	case *net.TCPAddr:
+		p = a.AddrPort()
 	case *net.UnixAddr:
 		if a != nil {
 			return Addr{Path: a.Name}
 		}
 	}
-	return Addr{}
+	return Addr{AddrPort: netip.AddrPortFrom(p.Addr().Unmap(), p.Port())}
 }
 
 func (l *stdLoop) Send(h Handle, p []byte) (int, error) {

@@ -47,12 +47,13 @@ const dueSlot = levels*slots + 1
 
 // Wheel holds timers. Make one with New.
 type Wheel struct {
-	tick  int64 // the tick that was last looked at: everything up to it has been handed out or is in due
+	tick  int64 // the tick that is handed out now: everything before it has been
+	until int64 // the tick up to which Expired hands out
 	count int
 	moved int // timers that went to a finer level so far
 
 	level [levels]level
-	due   Timer // list of those whose slot has come
+	due   Timer // list of those that were set when their slot was over
 }
 
 type level struct {
@@ -65,6 +66,7 @@ type level struct {
 // New makes a wheel whose time begins at now.
 func New(now mono.Time) *Wheel {
 	w := &Wheel{tick: int64(now) >> TickShift}
+	w.until = w.tick
 	for l := range w.level {
 		for i := range w.level[l].head {
 			h := &w.level[l].head[i]
@@ -158,15 +160,9 @@ func (w *Wheel) insert(t *Timer) {
 	link(&v.head[i], t)
 }
 
-// Advance moves time on. What has become due is there for Expired.
+// Advance moves time on, for Expired.
 func (w *Wheel) Advance(now mono.Time) {
-	for to := int64(now) >> TickShift; w.tick < to; {
-		if w.count == 0 {
-			w.tick = to
-			return
-		}
-		w.step(min(to, w.skip()))
-	}
+	w.until = max(w.until, int64(now)>>TickShift)
 }
 
 // skip returns the next tick at which there is something to do: a slot of the finest level, or timers to be moved.
@@ -240,13 +236,6 @@ func (w *Wheel) step(to int64) {
 			w.pour(l+1, i, max(quota, int(int64(n)/left)+1))
 		}
 	}
-	l, i := &w.level[0], int(to&slotMask)
-	for h := &l.head[i]; h.next != h; {
-		t := h.next
-		w.unlink(t)
-		t.slot = dueSlot
-		link(&w.due, t)
-	}
 }
 
 // pour moves up to max timers of a slot to where they belong now.
@@ -266,8 +255,22 @@ func (w *Wheel) pour(l, i, limit int) {
 
 // Expired returns a timer that is due, which is not set any more then; nil when there is none.
 func (w *Wheel) Expired() *Timer {
-	for w.due.next != &w.due {
-		t := w.due.next
+	for {
+		h := &w.due
+		if h.next == h {
+			if h = &w.level[0].head[w.tick&slotMask]; h.next == h {
+				switch {
+				case w.tick >= w.until:
+					return nil
+				case w.count == 0:
+					w.tick = w.until
+				default:
+					w.step(min(w.until, w.skip()))
+				}
+				continue
+			}
+		}
+		t := h.next
 		w.unlink(t)
 		if tickOf(t.at) > w.tick {
 			w.insert(t) // it was moved to a later time meanwhile
@@ -276,7 +279,6 @@ func (w *Wheel) Expired() *Timer {
 		w.count--
 		return t
 	}
-	return nil
 }
 
 // Deadline returns when Advance has something to do next, mono.Never when no timer is set. That can be earlier than the
@@ -285,8 +287,8 @@ func (w *Wheel) Deadline() mono.Time {
 	switch {
 	case w.count == 0:
 		return mono.Never
-	case w.due.next != &w.due:
-		return mono.Time(w.tick << TickShift)
+	case w.due.next != &w.due, w.tick < w.until, w.level[0].n[w.tick&slotMask] > 0:
+		return mono.Time(w.until << TickShift) // there is something for Expired
 	}
 	return mono.Time(w.skip() << TickShift)
 }

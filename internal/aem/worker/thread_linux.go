@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"runtime"
+	"slices"
 
 	"midplane/internal/sys"
 )
@@ -21,6 +22,23 @@ func Dedicate(nice int, cpus []int) error {
 	if len(cpus) > 0 {
 		if err := sys.SetThreadCPUs(cpus); err != nil {
 			return fmt.Errorf("processors %v: %w", cpus, err)
+		}
+	}
+	return nil
+}
+
+// CheckCPUs reports a processor of the list that this process may not run on.
+func CheckCPUs(cpus []int) error {
+	if len(cpus) == 0 {
+		return nil
+	}
+	may, err := sys.ThreadCPUs()
+	if err != nil {
+		return err
+	}
+	for _, c := range cpus {
+		if !slices.Contains(may, c) {
+			return fmt.Errorf("processor %d is none that this process may run on, which are %v", c, may)
 		}
 	}
 	return nil

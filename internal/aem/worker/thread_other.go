@@ -16,3 +16,11 @@ func Dedicate(nice int, cpus []int) error {
 	}
 	return nil
 }
+
+// CheckCPUs refuses any processor: there is no way to ask for one.
+func CheckCPUs(cpus []int) error {
+	if len(cpus) > 0 {
+		return fmt.Errorf("processors of a thread: %w", errors.ErrUnsupported)
+	}
+	return nil
+}

@@ -1,11 +1,13 @@
 package elfsig
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 // Plan says how a file becomes another: Head replaces its first octets, Keep of it stay, and Tail follows them.
@@ -115,6 +117,8 @@ func (f *file) refuse(s scanned) error {
 		return cannot("it is neither a program nor a shared library (e_type %d)", f.typ)
 	case f.shoff == 0:
 		return cannot("it has no section table")
+	case slices.Contains(s.ours, f.names):
+		return cannot("the section with the names of sections pretends to be a signature")
 	case f.names == shnUndef:
 		return cannot("its sections have no names")
 	case f.shnum+1 >= shnLoRes:
@@ -150,6 +154,7 @@ func (f *file) rebuild(s scanned) (*Plan, error) {
 		names = append(names, 0)
 	}
 	name := uint32(len(names))
+	empty := name - 1
 	names = append(append(names, SectionName...), 0)
 	table := (start + uint64(len(names)) + 7) &^ 7
 	note := table + (f.shnum+1)*f.shentsize()
@@ -166,10 +171,11 @@ func (f *file) rebuild(s scanned) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, o := range s.ours {
-			if o == i {
-				h = section{} // its number stays, as others refer to numbers
-			}
+		if slices.Contains(s.ours, i) {
+			h = section{} // its number stays, as others refer to numbers
+		}
+		if uint64(h.name) >= s.strtab.size || bytes.HasPrefix(names[h.name:], []byte(SectionName+"\x00")) {
+			h.name = empty // it had no name, and the longer names must not give it one
 		}
 		if i == f.names {
 			h.off, h.size = start, uint64(len(names))

@@ -70,19 +70,26 @@ var (
 	ErrTruncated   = errors.New("envelope is cut off")
 )
 
-// Message returns what a key signs: one line of printable ASCII, without an end of line, that binds domain, algorithm, key and
-// body. It begins like nothing that other programs have a key sign.
-func Message(d Domain, alg Alg, key KeyID, body []byte) []byte {
-	return MessageOfSum(d, alg, key, uint64(len(body)), sha256.Sum256(body))
+// Signers binds a signature to those beside it: the SHA-256 of algorithm and key of each signature of an envelope, in their
+// order. So nobody can add, remove or rename one.
+func Signers(list []Signature) (sum [32]byte) {
+	b := make([]byte, 0, MaxSignatures*33)
+	for i := range list {
+		b = append(append(b, byte(list[i].Alg)), list[i].Key[:]...)
+	}
+	return sha256.Sum256(b)
 }
 
-// MessageOfSum is Message for a body whose length and SHA-256 are known.
-func MessageOfSum(d Domain, alg Alg, key KeyID, size uint64, sum [32]byte) []byte {
-	m := make([]byte, 0, 192)
+// Message returns what a key signs: one line of printable ASCII, without an end of line, that binds domain, algorithm, key,
+// all signers (see Signers) and the body by its length and SHA-256. It begins like nothing that other programs have a key
+// sign.
+func Message(d Domain, alg Alg, key KeyID, signers [32]byte, size uint64, sum [32]byte) []byte {
+	m := make([]byte, 0, 320)
 	m = append(m, MessagePrefix...)
 	m = append(append(m, d.String()...), ' ')
 	m = append(append(m, alg.String()...), ' ')
 	m = append(hex.AppendEncode(m, key[:]), ' ')
+	m = append(hex.AppendEncode(m, signers[:]), ' ')
 	m = append(strconv.AppendUint(m, size, 10), ' ')
 	return hex.AppendEncode(m, sum[:])
 }

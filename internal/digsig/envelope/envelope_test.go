@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/asn1"
 	"math/big"
 	"reflect"
@@ -89,23 +90,26 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
-// Domain, algorithm, key, length and content all change the message, and it is one line of ASCII.
+// Domain, algorithm, key, other signers, length and content all change the message, and it is one line of ASCII.
 func TestMessage(t *testing.T) {
-	want := "midplane-digsig-v1 content ed25519 " + strings.Repeat("0", 64) + " 3 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-	if got := string(Message(Content, Ed25519, KeyID{}, []byte("abc"))); got != want {
+	zeros := strings.Repeat("0", 64)
+	want := "midplane-digsig-v1 content ed25519 " + zeros + " " + zeros + " 3 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	if got := string(Message(Content, Ed25519, KeyID{}, [32]byte{}, 3, sha256.Sum256([]byte("abc")))); got != want {
 		t.Errorf("message %q, want %q", got, want)
 	}
 	seen := map[string]bool{}
 	for _, d := range []Domain{Content, Manifest, Revocations, Policy} {
 		for _, a := range []Alg{Ed25519, ECDSAP256, 16} {
 			for _, k := range []KeyID{{}, {1}} {
-				for _, body := range []string{"", "abc", "abd"} {
-					seen[string(Message(d, a, k, []byte(body)))] = true
+				for _, list := range [][]Signature{nil, {sig(1, Ed25519)}, {sig(1, ECDSAP256)}, {sig(1, Ed25519), sig(2, Ed25519)}} {
+					for _, body := range []string{"", "abc", "abd"} {
+						seen[string(Message(d, a, k, Signers(list), uint64(len(body)), sha256.Sum256([]byte(body))))] = true
+					}
 				}
 			}
 		}
 	}
-	if len(seen) != 4*3*2*3 {
+	if len(seen) != 4*3*2*4*3 {
 		t.Errorf("only %d different messages", len(seen))
 	}
 }

@@ -19,7 +19,7 @@ import "fmt"
 type Event struct {
 	Exec bool // FAN_OPEN_EXEC_PERM, else FAN_OPEN_PERM
 	FD   int32
-	PID  int32
+	TID  int32 // thread that waits
 }
 
 // Place is how a file system is watched.

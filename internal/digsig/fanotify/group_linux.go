@@ -27,12 +27,12 @@ const (
 // Open makes a group of class CONTENT, without bounds on its queue and marks. It needs CAP_SYS_ADMIN in the first user
 // namespace. Reading never waits, see Wait. The descriptor is closed on exec.
 //
-// The events tell a process number and no pidfd (FAN_REPORT_PIDFD): the process waits in the kernel for the answer, so its
-// number is not given to another before; and one more descriptor for each event costs as much as all the rest of it.
+// The events tell the thread (FAN_REPORT_TID) and no pidfd (FAN_REPORT_PIDFD, which is of a process): the thread waits in the
+// kernel for the answer, so its number is not given to another before, and what it waits in can be looked at.
 func Open() (*Group, error) {
 	// O_NONBLOCK: older kernels raise events of FIFOs too, and opening one for the event must not wait for its other end.
 	const files = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOATIME
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_QUEUE|unix.FAN_UNLIMITED_MARKS, files)
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_REPORT_TID|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_QUEUE|unix.FAN_UNLIMITED_MARKS, files)
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("fanotify: permission events need CAP_SYS_ADMIN: %w", err)
@@ -165,7 +165,7 @@ func (b *Buffer) Events(each func(Event), overflow func()) error {
 		case m.Mask&unix.FAN_Q_OVERFLOW != 0:
 			overflow()
 		case m.Fd >= 0:
-			each(Event{Exec: m.Mask&maskExec != 0, FD: m.Fd, PID: m.Pid})
+			each(Event{Exec: m.Mask&maskExec != 0, FD: m.Fd, TID: m.Pid})
 		}
 		rest = rest[m.Event_len:]
 	}

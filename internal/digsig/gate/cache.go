@@ -81,7 +81,7 @@ func (g *Gate) openData(now mono.Time, q question) {
 func (g *Gate) heldData(now mono.Time, e *entry, r Result) {
 	waiters := e.waiters
 	e.waiters = nil
-	if !r.Failed && !r.Class.loaded() && r.Pin >= PinLease && !e.broken {
+	if !r.Failed && !r.Class.Loaded() && r.Pin >= PinLease && !e.broken {
 		e.state, e.pin, e.markOpen = known, r.Pin, true
 		g.enlist(e)
 		g.stats.Held++
@@ -90,7 +90,7 @@ func (g *Gate) heldData(now mono.Time, e *entry, r Result) {
 		g.remove(e)
 	}
 	for _, q := range waiters {
-		if q.Op == OpOpen && !q.Guarded && !r.Class.loaded() {
+		if q.Op == OpOpen && !q.Guarded && !r.Class.Loaded() {
 			g.answer(now, nil, q, true, WhyData)
 			continue
 		}

@@ -57,6 +57,7 @@ type entry struct {
 	state     state
 	job       uint64
 	class     Class
+	then      Key
 	size      int64
 	pin       Pin
 	uses      Uses
@@ -143,7 +144,7 @@ func (g *Gate) Request(now mono.Time, r Request) {
 			return
 		}
 		switch {
-		case r.Class.loaded():
+		case r.Class.Loaded():
 		case r.Guarded:
 			g.ask(now, q)
 			return
@@ -239,7 +240,7 @@ func (g *Gate) Result(now mono.Time, r Result) {
 		return
 	}
 	if e.state == verifying {
-		e.pin, e.class = r.Pin, r.Class
+		e.pin, e.class, e.then = r.Pin, r.Class, r.Then
 	}
 	switch {
 	case r.Failed:
@@ -335,7 +336,7 @@ func (g *Gate) Subject(now mono.Time, s Subject) {
 	switch {
 	case s.Exempt:
 		g.answer(now, nil, q, true, WhyExempt)
-	case !q.Class.loaded() && s.Want == 0:
+	case !q.Class.Loaded() && s.Want == 0:
 		g.stats.Data++
 		g.answer(now, nil, q, true, WhyData)
 	default:
@@ -353,7 +354,7 @@ func (g *Gate) decide(now mono.Time, e *entry, q question) {
 	why := WhyVerdict
 	if q.Op == OpExec {
 		e.lastExec, e.wasExec = now, true
-		g.tasks.executed(q.Task, q.Then)
+		g.tasks.executed(q.Task, e.then)
 	}
 	g.mark(now, e)
 	g.answer(now, e, q, true, why)
@@ -362,7 +363,7 @@ func (g *Gate) decide(now mono.Time, e *entry, q question) {
 // wants says which uses, of which one must be allowed, a question is about.
 func (g *Gate) wants(e *entry, q question) Uses {
 	if q.Op == OpOpen {
-		if e.class.loaded() {
+		if e.class.Loaded() {
 			return MayLib
 		}
 		return q.who.Want
@@ -387,8 +388,8 @@ func (g *Gate) mark(now mono.Time, e *entry) {
 		return
 	}
 	// A script's event tells that its interpreter comes next, so it is always wanted.
-	exec := e.class.loaded() && e.uses&MayExec != 0
-	open := e.class.loaded() && e.uses&MayLib != 0
+	exec := e.class.Loaded() && e.uses&MayExec != 0
+	open := e.class.Loaded() && e.uses&MayLib != 0
 	if exec == e.markExec && open == e.markOpen {
 		return
 	}

@@ -245,7 +245,7 @@ func (w *world) exec(f *simFile) {
 
 func (w *world) load(f *simFile) {
 	if f.markOpen {
-		if f.class.loaded() && !good(f.content, w.gen) {
+		if f.class.Loaded() && !good(f.content, w.gen) {
 			w.fail("%v opened by its mark with content %d, which is not good in generation %d", f.key, f.content, w.gen)
 		}
 		return

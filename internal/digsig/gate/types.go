@@ -36,8 +36,8 @@ const (
 	ClassLoader              // an ELF loader: a shared object with an entry and a name, and no interpreter of its own
 )
 
-// loaded says whether opening a file of the class is the first step of loading it.
-func (c Class) loaded() bool { return c >= ClassELF }
+// Loaded says whether opening a file of the class is the first step of loading it.
+func (c Class) Loaded() bool { return c >= ClassELF }
 
 // Uses is a set of what a file may be used for.
 type Uses uint8
@@ -132,7 +132,6 @@ type Request struct {
 	Class Class
 	Task  int32 // process that waits
 	Size  int64
-	Then  Key // of a script: its interpreter, zero when unknown
 
 	Guarded bool // of an open: a rule of the policy may want more than the content's class does; the subject decides
 	Aliased bool // the file may have names to which other rules apply, so no mark can stand for them all
@@ -143,6 +142,7 @@ type Result struct {
 	Key        Key
 	Job        uint64 // that of the action
 	Class      Class  // as read under the pin
+	Then       Key    // of a script: its interpreter, zero when unknown
 	Uses       Uses   // what it may be used for
 	Generation uint64 // under which this was judged
 	Pin        Pin

@@ -33,8 +33,13 @@ func Read(path string, o Options) (*Key, error) {
 
 // Write puts a new file of a key there, which only its owner can read; one that exists is never replaced. When it
 // returns nil, file and name are on stable storage.
-func Write(path string, data []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func Write(path string, data []byte) error { return create(path, data, 0o600) }
+
+// WritePublic is Write for a public key, which everybody can read.
+func WritePublic(path string, data []byte) error { return create(path, data, 0o644) }
+
+func create(path string, data []byte, mode fs.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("%s is there already; a key is never overwritten", path)

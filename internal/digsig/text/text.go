@@ -87,7 +87,7 @@ func Lines(b []byte, head string, f func(fields []string) error) error {
 			continue
 		}
 		fields, err := Fields(line)
-		if err == nil {
+		if err == nil && len(fields) > 0 {
 			err = f(fields)
 		}
 		if err != nil {

@@ -38,7 +38,7 @@ func TestFields(t *testing.T) {
 
 func TestLines(t *testing.T) {
 	var got []string
-	err := Lines([]byte("head\n# comment\n\na b\nc"), "head", func(f []string) error { got = append(got, strings.Join(f, "|")); return nil })
+	err := Lines([]byte("head\n# comment\n\n\t\n  \na b\nc"), "head", func(f []string) error { got = append(got, strings.Join(f, "|")); return nil })
 	if err != nil || !reflect.DeepEqual(got, []string{"a|b", "c"}) {
 		t.Error(got, err)
 	}

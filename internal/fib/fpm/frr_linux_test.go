@@ -2,7 +2,6 @@ package fpm
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,19 +24,17 @@ import (
 // box is a network namespace with a device v0 that gateways are behind, for zebra to run in.
 type box struct {
 	*lab.Namespace
-	t        *testing.T
-	frr      frr
-	uid, gid int    // what its daemons run as
-	dir      string // zebra's: configuration and sockets
-	fd       int    // rtnetlink socket in the namespace
-	dev      uint32
+	*lab.FRR
+	t   *testing.T
+	fd  int // rtnetlink socket in the namespace
+	dev uint32
 }
 
 func newBox(t *testing.T) *box {
 	t.Helper()
 	lab.RequireNamespaces(t)
-	lab.RequireTool(t, filepath.Join(installed.dir, "zebra"), "frr")
-	b := &box{Namespace: lab.NewNamespace(t), t: t, frr: installed}
+	ns := lab.NewNamespace(t)
+	b := &box{Namespace: ns, FRR: lab.NewFRR(t, ns), t: t}
 	b.IP("link", "add", "v0", "type", "veth", "peer", "name", "v1")
 	b.IP("link", "set", "v0", "up")
 	b.IP("link", "set", "v1", "up")
@@ -58,22 +54,6 @@ func newBox(t *testing.T) *box {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Close(b.fd) })
-	// zebra gives up root, and its sockets have to be in a directory that its user can write.
-	dir, err := os.MkdirTemp("", "zebra")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	b.dir = dir
-	u, err := user.Lookup("frr")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.uid, _ = strconv.Atoi(u.Uid)
-	b.gid, _ = strconv.Atoi(u.Gid)
-	if err := os.Chown(dir, b.uid, b.gid); err != nil {
-		t.Fatal(err)
-	}
 	return b
 }
 
@@ -177,65 +157,11 @@ func (b *box) del(all routes) {
 // zebra starts zebra in the namespace, with FPM.
 func (b *box) zebra(extra ...string) *lab.Proc {
 	b.t.Helper()
-	return b.daemon("zebra", "fpm address 127.0.0.1 port "+strconv.Itoa(Port)+"\n", append([]string{"-M", "dplane_fpm_nl"}, extra...)...)
+	return b.FRR.Start("zebra", "fpm address 127.0.0.1 port "+strconv.Itoa(Port)+"\n", append([]string{"-M", "dplane_fpm_nl"}, extra...)...)
 }
 
-// daemon starts a daemon of FRR in the namespace.
-func (b *box) daemon(name, conf string, extra ...string) *lab.Proc {
-	b.t.Helper()
-	return b.daemonIn(b.dir, name, conf, extra...)
-}
-
-func (b *box) daemonIn(dir, name, conf string, extra ...string) *lab.Proc {
-	b.t.Helper()
-	file := filepath.Join(dir, name+".conf")
-	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
-	return b.StartCmd(b.frr.command(name, append([]string{"-f", file, "-i", filepath.Join(dir, name+".pid"), "-z", filepath.Join(b.dir, "zserv.api"),
-		"--vty_socket", dir, "-A", "127.0.0.1", "-P", "0", "-u", "frr", "-g", "frr", "--log", "stdout"}, extra...)...))
-}
-
-// vty asks zebra something over its own socket.
-func (b *box) vty(command string) string { b.t.Helper(); return b.vtyOf("zebra", command) }
-
-func (b *box) vtyOf(daemon string, commands ...string) string {
-	b.t.Helper()
-	return b.vtyIn(b.dir, daemon, commands...)
-}
-
-// vtyIn gives a daemon commands, as vtysh does: each ends with a zero, each answer with three zeros and the status.
-func (b *box) vtyIn(dir, daemon string, commands ...string) string {
-	b.t.Helper()
-	var c net.Conn
-	var err error
-	if _, ok := lab.Until(lab.Patience, func() bool { c, err = net.Dial("unix", filepath.Join(dir, daemon+".vty")); return err == nil }); !ok {
-		b.t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(lab.Patience)); err != nil {
-		b.t.Fatal(err)
-	}
-	var all, last []byte
-	for _, command := range append([]string{"enable"}, commands...) {
-		if _, err := c.Write(append([]byte(command), 0)); err != nil {
-			b.t.Fatal(err)
-		}
-		last = last[:0]
-		for buf := make([]byte, 4096); len(last) < 4 || !bytes.Equal(last[len(last)-4:len(last)-1], []byte{0, 0, 0}); {
-			n, err := c.Read(buf)
-			if err != nil {
-				b.t.Fatalf("%s: %q: %v", daemon, command, err)
-			}
-			last = append(last, buf[:n]...)
-		}
-		if status := last[len(last)-1]; status != 0 {
-			b.t.Fatalf("%s: %q: status %d: %s", daemon, command, status, last[:len(last)-4])
-		}
-		all = append(all, last[:len(last)-4]...)
-	}
-	return string(all)
-}
+// vty asks zebra something.
+func (b *box) vty(command string) string { b.t.Helper(); return b.Vty("zebra", command) }
 
 // serving is a Server that runs in the namespace until stop.
 type serving struct {
@@ -492,18 +418,4 @@ func (s *serving) replayed(t *testing.T, z *lab.Proc, n uint64, what string) {
 	c, _ := s.Counters()
 	routes := seen - before.Offloaded
 	t.Logf("%s: %d routes in %.2f s, %.0f routes/s; swept %d", what, routes, last.Sub(begin).Seconds(), float64(routes)/last.Sub(begin).Seconds(), c.Feed.Swept)
-}
-
-// frr is an FRR on this machine: how its daemons are started.
-type frr struct {
-	dir  string   // of the programs
-	with []string // what is before the program: the dynamic loader of another Debian
-	args []string // what each daemon is told
-}
-
-var installed = frr{dir: "/usr/lib/frr"}
-
-func (f frr) command(name string, args ...string) *exec.Cmd {
-	argv := append(append(append([]string{}, f.with...), filepath.Join(f.dir, name)), append(args, f.args...)...)
-	return exec.Command(argv[0], argv[1:]...)
 }

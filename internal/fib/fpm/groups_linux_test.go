@@ -60,7 +60,7 @@ func TestIntegrationNextHopGroups(t *testing.T) {
 	conf.Feed.Create = true
 	s := b.serve(set, conf)
 	b.zebra()
-	b.daemon("staticd", `ip route 10.1.0.0/16 10.255.0.2
+	b.FRR.Start("staticd", `ip route 10.1.0.0/16 10.255.0.2
 ip route 10.2.0.0/16 10.255.0.2
 ip route 10.2.0.0/16 10.255.0.3
 ip route 10.3.0.0/16 blackhole
@@ -78,7 +78,7 @@ ipv6 route 2001:db8::/32 fd00:ffff::4
 		t.Errorf("%+v", c)
 	}
 
-	b.vtyOf("staticd", "configure terminal", "ip route 10.2.0.0/16 10.255.0.4", "no ip route 10.2.0.0/16 10.255.0.2", "no ip route 10.1.0.0/16 10.255.0.2")
+	b.Vty("staticd", "configure terminal", "ip route 10.2.0.0/16 10.255.0.4", "no ip route 10.2.0.0/16 10.255.0.2", "no ip route 10.1.0.0/16 10.255.0.2")
 	b.leads(set, "10.2.0.0/16", "10.255.0.3 1", "10.255.0.4 1")
 	b.leads(set, "10.1.0.0/16")
 

@@ -19,19 +19,19 @@ import (
 // newer returns an FRR that heeds answers: that of Debian 12, 8.4, throws them away, and that of Debian 13, 10.3, cannot
 // find what they are about. It is that of Debian's testing, unpacked with its libraries into the lab's cache from the
 // mirror that the machine uses; nothing is installed.
-func newer(t *testing.T) frr {
+func newer(t *testing.T) lab.FRRPrograms {
 	t.Helper()
 	root, err := fetchNewer()
 	if err != nil {
 		t.Skipf("no FRR of 8.5 or later: %v; it comes from the suite testing of the mirror in /etc/apt/sources.list.d/debian.sources", err)
 	}
 	libs := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
-	return frr{
-		dir: filepath.Join(root, "usr/lib/frr"),
+	return lab.FRRPrograms{
+		Dir: filepath.Join(root, "usr/lib/frr"),
 		// Its YANG modules are looked for at this path and no other: a mount that only it sees.
-		with: []string{"unshare", "--mount", "sh", "-c", "mount --bind " + filepath.Join(root, "usr/share/yang") + ` /usr/share/yang && exec "$@"`, "sh",
+		With: []string{"unshare", "--mount", "sh", "-c", "mount --bind " + filepath.Join(root, "usr/share/yang") + ` /usr/share/yang && exec "$@"`, "sh",
 			filepath.Join(root, "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", libs + ":" + filepath.Join(libs, "frr")},
-		args: []string{"--moduledir", filepath.Join(libs, "frr/modules")},
+		Args: []string{"--moduledir", filepath.Join(libs, "frr/modules")},
 	}
 }
 
@@ -131,7 +131,7 @@ route-map away permit 10
 // the answers over FPM (bgp suppress-fib-pending, zebra --asic-offload=notify_on_offload).
 func TestIntegrationSuppression(t *testing.T) {
 	b := newBox(t)
-	b.frr = newer(t)
+	b.Programs = newer(t)
 	b.IP("addr", "add", "10.255.0.11/32", "dev", "lo")
 	b.IP("addr", "add", "10.255.0.12/32", "dev", "lo")
 	set, err := fib.New(&fib.Config{Size: 16 << 20, MaxFIBs: 64, MaxNextHops: 1024})
@@ -143,28 +143,28 @@ func TestIntegrationSuppression(t *testing.T) {
 	conf.Feed.Create = true
 	s := b.serve(set, conf)
 	b.zebra("--asic-offload=notify_on_offload")
-	b.daemon("bgpd", bgpMiddle, "-l", "10.255.0.1")
-	b.bgp("first", bgpFirst, "10.255.0.11")
-	b.bgp("last", bgpLast, "10.255.0.12")
+	b.FRR.Start("bgpd", bgpMiddle, "-l", "10.255.0.1")
+	b.StartAlone("first", "bgpd", bgpFirst, "-l", "10.255.0.11")
+	b.StartAlone("last", "bgpd", bgpLast, "-l", "10.255.0.12")
 	show := func(instance, prefix string) string {
-		return b.vtyIn(filepath.Join(b.dir, instance), "bgpd", "show bgp ipv4 unicast "+prefix+" json")
+		return b.VtyAlone(instance, "bgpd", "show bgp ipv4 unicast "+prefix+" json")
 	}
 	has := func(instance, prefix string) bool { return strings.Contains(show(instance, prefix), `"valid":true`) }
 
 	// Without answers the route is in the FIB, the session with the neighbour is up, and it is not told.
 	b.leads(set, "10.9.0.0/16", "10.255.0.2")
 	if _, ok := lab.Until(lab.Patience, func() bool {
-		return strings.Contains(b.vtyIn(filepath.Join(b.dir, "last"), "bgpd", "show bgp ipv4 unicast summary json"), `"state":"Established"`)
+		return strings.Contains(b.VtyAlone("last", "bgpd", "show bgp ipv4 unicast summary json"), `"state":"Established"`)
 	}); !ok {
 		t.Fatal("no session with the last neighbour")
 	}
 	if _, ok := lab.Until(lab.Patience, func() bool {
-		return strings.Contains(b.vtyOf("bgpd", "show bgp ipv4 unicast 10.9.0.0/16"), "fib") || has("", "10.9.0.0/16")
+		return strings.Contains(b.Vty("bgpd", "show bgp ipv4 unicast 10.9.0.0/16"), "fib") || has("", "10.9.0.0/16")
 	}); !ok {
 		t.Fatal("the middle has no route")
 	}
 	if has("last", "10.9.0.0/16") {
-		t.Fatalf("announced before the FIB was known to have it:\n%s", b.vtyOf("bgpd", "show bgp ipv4 unicast 10.9.0.0/16"))
+		t.Fatalf("announced before the FIB was known to have it:\n%s", b.Vty("bgpd", "show bgp ipv4 unicast 10.9.0.0/16"))
 	}
 	s.stop()
 
@@ -180,7 +180,7 @@ func TestIntegrationSuppression(t *testing.T) {
 	s = b.serveSession(session)
 	if _, ok := lab.Until(lab.Patience, func() bool { return has("last", "10.9.0.0/16") }); !ok {
 		c, _ := s.Counters()
-		t.Fatalf("not announced: %+v\n%s\n%s", c, b.vtyOf("bgpd", "show bgp ipv4 unicast 10.9.0.0/16"), b.vty("show ip route 10.9.0.0/16 json"))
+		t.Fatalf("not announced: %+v\n%s\n%s", c, b.Vty("bgpd", "show bgp ipv4 unicast 10.9.0.0/16"), b.vty("show ip route 10.9.0.0/16 json"))
 	}
 	// In zebra's words: * in the FIB, o offload failure.
 	for _, want := range []string{"B>* 10.9.0.0/16", "B>o 10.10.0.0/16"} {
@@ -207,17 +207,4 @@ func (r *refusing) Insert(p netip.Prefix, id fib.NextHopID) (fib.NextHopID, bool
 		return 0, false, &fib.OpError{Op: "insert", What: p.String(), Err: fib.ErrFull}
 	}
 	return r.Table.Insert(p, id)
-}
-
-// bgp starts a bgpd without zebra, which listens at an address of its own and has its own directory.
-func (b *box) bgp(name, conf, addr string) {
-	b.t.Helper()
-	dir := filepath.Join(b.dir, name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		b.t.Fatal(err)
-	}
-	if err := os.Chown(dir, b.uid, b.gid); err != nil {
-		b.t.Fatal(err)
-	}
-	b.daemonIn(dir, "bgpd", conf, "-l", addr, "-Z", "-z", filepath.Join(dir, "none"))
 }

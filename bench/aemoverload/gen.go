@@ -1,0 +1,238 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"midplane/internal/aem/hist"
+
+	"golang.org/x/sys/unix"
+)
+
+// plan is what the generator does: an open loop, whose requests leave by a schedule whatever comes back.
+type plan struct {
+	Addr         string
+	Light, Heavy float64 // requests a second
+	Warm, Run    time.Duration
+	Burst        int // heavy requests that come together; 1: each by itself
+	Slow         int // connections that ask for much and read nothing
+	Idle         int // connections that do nothing
+	Seed         uint64
+}
+
+const (
+	lightConns = 16
+	heavyConns = 64
+	// straggle is how long the generator waits for replies after the last request.
+	straggle = time.Second
+)
+
+// result is what came of it. Latencies run from when a request was to leave by the schedule; one that was not answered counts
+// with the time until the end.
+type result struct {
+	LightP50, LightP99, LightP999 time.Duration
+	HeavyP50, HeavyP99            time.Duration // of those that were answered
+	LightSent, LightAnswered      int
+	HeavySent                     int
+	HeavyAnswered                 int
+	HeavyShed                     int
+	HeavyInTime                   int           // answered within the deadline
+	Late                          time.Duration // 99th percentile of how late the generator sent
+	Seconds                       float64
+}
+
+// sent is one request.
+type sent struct {
+	due  time.Duration
+	done atomic.Int64 // when the reply came, 0 for not yet
+	ok   bool
+	kind byte
+}
+
+func connect(addr netip.AddrPort) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
+		return -1, fmt.Errorf("connect: %w", err)
+	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	return fd, unix.SetNonblock(fd, true)
+}
+
+// schedule makes the arrivals: two Poisson processes, the heavy one in bursts when asked for.
+func (p *plan) schedule() []*sent {
+	r := rand.New(rand.NewPCG(p.Seed, 1))
+	end := p.Warm + p.Run
+	var all []*sent
+	next := func(t time.Duration, rate float64) time.Duration {
+		return t + time.Duration(r.ExpFloat64()/rate*float64(time.Second))
+	}
+	l, h := next(0, p.Light), next(0, p.Heavy/float64(p.Burst))
+	for l < end || h < end {
+		if l <= h {
+			all = append(all, &sent{due: l, kind: light})
+			l = next(l, p.Light)
+			continue
+		}
+		for range p.Burst {
+			all = append(all, &sent{due: h, kind: heavy})
+		}
+		h = next(h, p.Heavy/float64(p.Burst))
+	}
+	return all
+}
+
+func generate(p plan) error {
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(4)
+	ta, err := net.ResolveTCPAddr("tcp", p.Addr)
+	if err != nil {
+		return err
+	}
+	addr := ta.AddrPort()
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
+		lim.Cur = lim.Max
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
+	}
+	fds := map[byte][]int{}
+	for kind, n := range map[byte]int{light: lightConns, heavy: heavyConns, 0: p.Slow + p.Idle} {
+		for range n {
+			fd, err := connect(addr)
+			if err != nil {
+				return err
+			}
+			fds[kind] = append(fds[kind], fd)
+		}
+	}
+	all := p.schedule()
+	start := time.Now().Add(20 * time.Millisecond)
+	go receive(append(append([]int(nil), fds[light]...), fds[heavy]...), all, start)
+
+	runtime.LockOSThread()
+	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	var late hist.Hist
+	b := make(request, header)
+	slow := fds[0][:p.Slow]
+	ask := make(request, header)
+	ask[0] = light
+	ask.size(len(zeros))
+	unsent, turn := 0, 0
+	for i, s := range all {
+		if wait := s.due - time.Since(start); wait > 0 {
+			ts := unix.NsecToTimespec(int64(wait))
+			unix.Nanosleep(&ts, nil)
+		}
+		late.Add(time.Since(start) - s.due)
+		b[0] = s.kind
+		b.setSeq(i)
+		turn++
+		l := fds[s.kind]
+		if _, err := unix.Write(l[turn%len(l)], b); err != nil {
+			unsent++
+		}
+		if len(slow) > 0 && i%20 == 0 {
+			ask.setSeq(len(all))
+			unix.Write(slow[turn%len(slow)], ask)
+		}
+	}
+	if rest := p.Warm + p.Run + straggle - time.Since(start); rest > 0 {
+		time.Sleep(rest)
+	}
+	if unsent > 0 {
+		fmt.Fprintf(os.Stderr, "aemoverload: %d requests did not fit into the sockets\n", unsent)
+	}
+	return json.NewEncoder(os.Stdout).Encode(p.result(all, late.Quantile(0.99), time.Since(start)))
+}
+
+func (p *plan) result(all []*sent, late, end time.Duration) result {
+	var lightLatency, heavyLatency hist.Hist
+	r := result{Late: late, Seconds: p.Run.Seconds()}
+	for _, s := range all {
+		if s.due < p.Warm {
+			continue
+		}
+		at := time.Duration(s.done.Load())
+		d := at - s.due
+		switch {
+		case s.kind == light:
+			r.LightSent++
+			if at == 0 {
+				d = end - s.due
+			} else {
+				r.LightAnswered++
+			}
+			lightLatency.Add(d)
+		default:
+			r.HeavySent++
+			switch {
+			case at == 0:
+			case !s.ok:
+				r.HeavyShed++
+			default:
+				r.HeavyAnswered++
+				heavyLatency.Add(d)
+				if d <= deadline {
+					r.HeavyInTime++
+				}
+			}
+		}
+	}
+	r.LightP50, r.LightP99, r.LightP999 = lightLatency.Quantile(0.5), lightLatency.Quantile(0.99), lightLatency.Quantile(0.999)
+	r.HeavyP50, r.HeavyP99 = heavyLatency.Quantile(0.5), heavyLatency.Quantile(0.99)
+	return r
+}
+
+// receive notes when replies come.
+func receive(fds []int, all []*sent, start time.Time) {
+	runtime.LockOSThread()
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		panic(err)
+	}
+	bufs := make([][]byte, len(fds))
+	for i, fd := range fds {
+		bufs[i] = make([]byte, 0, 64<<10)
+		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+			panic(err)
+		}
+	}
+	events := make([]unix.EpollEvent, 128)
+	for {
+		n, err := unix.EpollWait(ep, events, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		now := int64(time.Since(start))
+		for _, e := range events[:max(n, 0)] {
+			i := int(e.Fd)
+			b := bufs[i]
+			m, err := unix.Read(fds[i], b[len(b):cap(b)])
+			if m <= 0 {
+				if err != unix.EAGAIN {
+					unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, fds[i], nil)
+				}
+				continue
+			}
+			b = b[:len(b)+m]
+			rest := b
+			for ; len(rest) >= header; rest = rest[header:] {
+				if q := request(rest).seq(); q < uint64(len(all)) {
+					all[q].ok = rest[1] == answered
+					all[q].done.Store(now)
+				}
+			}
+			bufs[i] = append(b[:0], rest...)
+		}
+	}
+}

@@ -1,0 +1,232 @@
+// Command aemoverload measures how servers answer light requests (20 us of work, 500 a second) while heavy ones (2 ms) are
+// offered at 0.4 to 3 times of what the machine can do. Every server runs in a process of its own, and is asked by a generator
+// in another one, at a higher priority, in an open loop: requests leave by a schedule, whatever comes back, and latency counts from
+// the schedule. All servers run in each round, one after the other; what is printed are medians of the rounds. See
+// docs/performance.md.
+//
+//	cd bench && go run ./aemoverload [-quick | -full] [-rounds 5] [-only aem,net] [-plot overload.svg]
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// deadline is when the answer to a heavy request is too late.
+const deadline = 50 * time.Millisecond
+
+const lightRate = 500.0
+
+var (
+	rounds = flag.Int("rounds", 5, "rounds; medians are reported")
+	run    = flag.Duration("run", 2*time.Second, "measured time of one run, after half a second to settle")
+	quick  = flag.Bool("quick", false, "the most important cells, two short rounds: to see that it runs, not for numbers")
+	full   = flag.Bool("full", false, "every load in every scenario, with and without garbage")
+	only   = flag.String("only", "", "comma-separated servers; empty: all")
+	plot   = flag.String("plot", "overload.svg", "where the plot of latency over load goes; empty: nowhere")
+
+	roleServer = flag.String("server", "", "run as this server (internal)")
+	roleGen    = flag.String("generate", "", "run as the generator with this plan (internal)")
+	churn      = flag.Bool("churn", false, "the server makes garbage (internal)")
+	spin       = flag.Int("spin", 0, "work for a microsecond (internal)")
+)
+
+// cell is one set-up of the matrix.
+type cell struct {
+	Scenario string
+	Load     float64
+	Garbage  bool
+}
+
+func (c cell) String() string {
+	s := fmt.Sprintf("%s, %gx", c.Scenario, c.Load)
+	if c.Garbage {
+		s += ", garbage"
+	}
+	return s
+}
+
+var loads = []float64{0.4, 0.8, 1, 1.5, 3}
+
+func cells() (l []cell) {
+	for _, load := range loads {
+		l = append(l, cell{"steady", load, false})
+	}
+	switch {
+	case *quick:
+		return []cell{{"steady", 0.4, false}, {"steady", 1.5, false}, {"steady", 3, false}, {"steady", 1.5, true}}
+	case *full:
+		for _, load := range loads {
+			l = append(l, cell{"steady", load, true})
+		}
+		for _, s := range []string{"burst", "slow readers", "10k idle"} {
+			for _, load := range loads {
+				l = append(l, cell{s, load, false}, cell{s, load, true})
+			}
+		}
+		return l
+	}
+	return append(l, cell{"steady", 1.5, true}, cell{"steady", 3, true}, cell{"burst", 1.5, false}, cell{"slow readers", 1.5, false}, cell{"10k idle", 1.5, false})
+}
+
+func main() {
+	flag.Parse()
+	spinPerMicrosecond = *spin
+	var err error
+	switch {
+	case *roleServer != "":
+		err = runServer(*roleServer, *churn)
+	case *roleGen != "":
+		var p plan
+		if err = json.Unmarshal([]byte(*roleGen), &p); err == nil {
+			err = generate(p)
+		}
+	default:
+		err = orchestrate()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "aemoverload:", err)
+		os.Exit(1)
+	}
+}
+
+// measured is one run of one server in one cell.
+type measured struct {
+	result
+	rssEarly, rssEnd int // KiB, after a third of the run and at its end
+}
+
+func orchestrate() error {
+	if *quick {
+		*rounds, *run = min(*rounds, 2), min(*run, time.Second)
+	}
+	var chosen []server
+	for _, s := range servers {
+		if *only == "" || slices.Contains(strings.Split(*only, ","), s.name) {
+			chosen = append(chosen, s)
+		}
+	}
+	if len(chosen) == 0 {
+		return fmt.Errorf("no server is called %s", *only)
+	}
+	calibrate()
+	capacity := float64(runtime.NumCPU()) * float64(time.Second/heavyWork)
+	fmt.Printf("%s, %d processors; capacity %.0f heavy requests/s, deadline %v; %d rounds of %v; load average %s\n\n",
+		runtime.Version(), runtime.NumCPU(), capacity, deadline, *rounds, *run, loadAverage())
+	all := map[cell]map[string][]measured{}
+	list := cells()
+	for round := range *rounds {
+		for _, c := range list {
+			for i := range chosen {
+				s := chosen[(i+round)%len(chosen)] // nobody is always first
+				m, err := one(s, c, capacity, uint64(round))
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", s.name, c, err)
+				}
+				if all[c] == nil {
+					all[c] = map[string][]measured{}
+				}
+				all[c][s.name] = append(all[c][s.name], m)
+			}
+			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-30s", round+1, *rounds, c)
+		}
+	}
+	fmt.Fprint(os.Stderr, "\r", strings.Repeat(" ", 60), "\r")
+	report(list, chosen, all, capacity)
+	if *plot != "" {
+		if err := os.WriteFile(*plot, []byte(svg(list, chosen, all)), 0o644); err != nil {
+			return err
+		}
+		fmt.Println("\nplot:", *plot)
+	}
+	return nil
+}
+
+func loadAverage() string {
+	b, _ := os.ReadFile("/proc/loadavg")
+	w, _, _ := strings.Cut(string(b), " ")
+	return w
+}
+
+// one runs one server in one cell.
+func one(s server, c cell, capacity float64, seed uint64) (m measured, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return m, err
+	}
+	srv := exec.Command(self, "-server", s.name, "-spin", strconv.Itoa(spinPerMicrosecond), "-churn="+strconv.FormatBool(c.Garbage))
+	srv.Stderr = os.Stderr
+	in, err := srv.StdinPipe()
+	if err != nil {
+		return m, err
+	}
+	out, err := srv.StdoutPipe()
+	if err != nil {
+		return m, err
+	}
+	if err := srv.Start(); err != nil {
+		return m, err
+	}
+	defer func() {
+		in.Close()
+		srv.Process.Kill()
+		srv.Wait()
+	}()
+	// gnet logs to standard output, so the address is the first line that looks like one.
+	addr, lines := "", bufio.NewScanner(out)
+	for addr == "" {
+		if !lines.Scan() {
+			return m, errors.New("the server told no address")
+		}
+		if strings.HasPrefix(lines.Text(), "127.0.0.1:") {
+			addr = lines.Text()
+		}
+	}
+	p := plan{Addr: addr, Light: lightRate, Heavy: c.Load * capacity, Warm: 500 * time.Millisecond, Run: *run, Burst: 1, Seed: seed}
+	switch c.Scenario {
+	case "burst":
+		p.Burst = 20
+	case "slow readers":
+		p.Slow = 20
+	case "10k idle":
+		p.Idle = 10_000
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		return m, err
+	}
+	// Without the privilege nice says so and runs it all the same.
+	gen := exec.Command("nice", "-n", "-15", self, "-generate", string(text))
+	gen.Stderr = os.Stderr
+	early := time.AfterFunc(p.Warm+*run/3, func() { m.rssEarly = rss(srv.Process.Pid) })
+	last := time.AfterFunc(p.Warm+*run, func() { m.rssEnd = rss(srv.Process.Pid) })
+	b, err := gen.Output()
+	early.Stop()
+	last.Stop()
+	if err != nil {
+		return m, fmt.Errorf("generator: %w", err)
+	}
+	return m, json.Unmarshal(b, &m.result)
+}
+
+// rss returns the resident memory of a process in KiB.
+func rss(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
+			n, _ := strconv.Atoi(f[1])
+			return n
+		}
+	}
+	return 0
+}

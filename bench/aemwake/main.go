@@ -1,0 +1,279 @@
+// Command aemwake measures how long a handler waits for the processor while other goroutines compute. A separate process sends a
+// stamp about every 2 ms; a handler reads it and says how old it is. Busy goroutines are plain ones of the same process, or run in
+// the executor's class Background. All set-ups run in each round, one after the other; what is printed are medians of the rounds.
+// Below it, what the executor itself costs: from Submit to the handler, and one Await. See docs/performance.md.
+//
+//	cd bench && go run ./aemwake [-rounds 5] [-quick]
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"midplane/aem"
+	"midplane/internal/aem/hist"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	rounds = flag.Int("rounds", 5, "rounds; medians are reported")
+	run    = flag.Duration("run", 4*time.Second, "time of one run")
+	quick  = flag.Bool("quick", false, "short: to see that it runs, not for numbers")
+
+	role = flag.String("role", "", "run as this set-up, or as the stamper (internal)")
+)
+
+// setup is who computes beside the handler.
+type setup struct {
+	Name    string
+	Busy    int
+	Own     bool // in the executor, whose handler is an inline class
+	Garbage bool
+	Goal    bool
+}
+
+var setups = []setup{
+	{Name: "plain, idle"},
+	{Name: "plain, busy", Busy: 2},
+	{Name: "plain, busy, garbage", Busy: 2, Garbage: true},
+	{Name: "plain, 8 busy", Busy: 8},
+	{Name: "aem, idle", Own: true},
+	{Name: "aem, busy", Own: true, Busy: 2, Goal: true},
+	{Name: "aem, busy, garbage", Own: true, Busy: 2, Garbage: true, Goal: true},
+	{Name: "aem, 8 busy", Own: true, Busy: 8, Goal: true},
+}
+
+type result struct {
+	N                   int
+	P50, P99, P999, Max time.Duration
+}
+
+const goal = 200 * time.Microsecond
+
+func main() {
+	flag.Parse()
+	var err error
+	switch *role {
+	case "":
+		err = all()
+	case "stamper":
+		err = stamp(os.Stdout)
+	default:
+		for _, s := range setups {
+			if s.Name == *role {
+				err = s.measure()
+			}
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "aemwake:", err)
+		os.Exit(1)
+	}
+}
+
+func all() error {
+	if *quick {
+		*rounds, *run = min(*rounds, 2), min(*run, time.Second)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	results := map[string][]result{}
+	for round := range *rounds {
+		for i := range setups {
+			s := setups[(i+round)%len(setups)]
+			b, err := exec.Command(self, "-role", s.Name, "-run", run.String()).Output()
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.Name, err)
+			}
+			var r result
+			if err := json.Unmarshal(b, &r); err != nil {
+				return err
+			}
+			results[s.Name] = append(results[s.Name], r)
+		}
+	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("%s, %d processors, load average %.4s; %d rounds of %v\n\n", runtime.Version(), runtime.NumCPU(), load, *rounds, *run)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "wake-up, us\tp50\tp99\tp99.9\tmost\tgoal")
+	for _, s := range setups {
+		l := results[s.Name]
+		p99 := median(l, func(r result) time.Duration { return r.P99 })
+		verdict := ""
+		if s.Goal {
+			verdict = pass(p99 <= goal, fmt.Sprintf("p99 at most %v", goal))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, us(median(l, func(r result) time.Duration { return r.P50 })), us(p99),
+			us(median(l, func(r result) time.Duration { return r.P999 })), us(median(l, func(r result) time.Duration { return r.Max })), verdict)
+	}
+	w.Flush()
+	fmt.Println()
+	return costs()
+}
+
+func us(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e3) }
+
+func pass(ok bool, want string) string {
+	if ok {
+		return "PASS " + want
+	}
+	return "MISS " + want
+}
+
+func median(l []result, f func(result) time.Duration) time.Duration {
+	var v []time.Duration
+	for _, r := range l {
+		v = append(v, f(r))
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func monotonic() int64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}
+
+// stamp writes the time, about every 2 ms, until nobody reads.
+func stamp(w io.Writer) error {
+	runtime.LockOSThread()
+	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	var b [8]byte
+	for {
+		ts := unix.NsecToTimespec(int64(time.Millisecond) + rand.Int64N(int64(2*time.Millisecond)))
+		unix.Nanosleep(&ts, nil)
+		binary.LittleEndian.PutUint64(b[:], uint64(monotonic()))
+		if _, err := w.Write(b[:]); err != nil {
+			return nil
+		}
+	}
+}
+
+var sink atomic.Uint64
+
+func compute(stop *atomic.Bool) {
+	x := uint64(1)
+	for !stop.Load() {
+		for range 10_000 {
+			x ^= x << 13
+			x ^= x >> 7
+			x ^= x << 17
+		}
+		sink.Store(x)
+	}
+}
+
+func churn(stop *atomic.Bool) {
+	type node struct {
+		next *node
+		data [56]byte
+	}
+	live := make([]*node, 4096)
+	for i := 0; !stop.Load(); i++ {
+		for j := range 16 {
+			var n *node
+			for range 64 {
+				n = &node{next: n}
+			}
+			live[(i*16+j)%len(live)] = n
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// measure runs one set-up and prints its result.
+func (s setup) measure() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	// Without the privilege nice says so and runs it all the same.
+	stamper := exec.Command("nice", "-n", "-15", self, "-role", "stamper")
+	out, err := stamper.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := stamper.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		stamper.Process.Kill()
+		stamper.Wait()
+	}()
+	var stop atomic.Bool
+	handle := func(f func()) { f() }
+	if s.Own {
+		ex, err := aem.New(&aem.Config{TakeProcs: true})
+		if err != nil {
+			return err
+		}
+		defer ex.Close()
+		urgent, err := ex.Class("stamps", aem.ClassConfig{Inline: true})
+		if err != nil {
+			return err
+		}
+		busy, err := ex.Class("busy", aem.ClassConfig{Level: aem.Background, Deadline: aem.NoDeadline, Budget: time.Hour})
+		if err != nil {
+			return err
+		}
+		for range s.Busy {
+			if err := busy.Go(func(*aem.Ctx) { compute(&stop) }); err != nil {
+				return err
+			}
+		}
+		t := &aem.Task{}
+		handle = func(f func()) {
+			t.Run = func(*aem.Ctx) { f() }
+			urgent.Submit(t)
+		}
+	} else {
+		for range s.Busy {
+			go compute(&stop)
+		}
+	}
+	if s.Garbage {
+		go churn(&stop)
+	}
+	var h hist.Hist
+	done := make(chan error, 1)
+	go func() {
+		b := make([]byte, 8)
+		begin := time.Now()
+		for {
+			if _, err := io.ReadFull(out, b); err != nil {
+				done <- err
+				return
+			}
+			handle(func() {
+				if age := time.Since(begin); age > *run/5 { // the beginning does not count
+					h.Add(time.Duration(monotonic() - int64(binary.LittleEndian.Uint64(b))))
+				}
+			})
+			if time.Since(begin) > *run {
+				done <- nil
+				return
+			}
+		}
+	}()
+	err = <-done
+	stop.Store(true)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(result{int(h.Count), h.Quantile(0.5), h.Quantile(0.99), h.Quantile(0.999), h.Most})
+}

@@ -1,0 +1,89 @@
+package enforcer
+
+import (
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifier talks to systemd (sd_notify(3)), when it started this process.
+type notifier struct {
+	conn     *net.UnixConn
+	watchdog time.Duration // half of what systemd waits
+	last     time.Time
+}
+
+func newNotifier() *notifier {
+	n := &notifier{}
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return n
+	}
+	if conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"}); err == nil {
+		n.conn = conn
+	}
+	if us, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil && us > 0 {
+		n.watchdog = time.Duration(us) * time.Microsecond / 2
+	}
+	return n
+}
+
+func (n *notifier) say(text string, fds ...int) bool {
+	if n.conn == nil {
+		return false
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err := n.conn.WriteMsgUnix([]byte(text), oob, nil)
+	return err == nil
+}
+
+func (n *notifier) ready()    { n.say("READY=1\nSTATUS=enforcing") }
+func (n *notifier) stopping() { n.say("STOPPING=1") }
+
+// alive feeds systemd's watchdog.
+func (n *notifier) alive() {
+	if n.watchdog > 0 && time.Since(n.last) >= n.watchdog {
+		n.last = time.Now()
+		n.say("WATCHDOG=1")
+	}
+}
+
+// store gives systemd descriptors to keep while this process is not there (FileDescriptorStoreMax= of the unit). It says
+// whether systemd was there to take them.
+func (n *notifier) store(fds map[string]int) bool {
+	if n.conn == nil || os.Getenv("FDSTORE") == "" { // systemd 254 and later tell how much room there is
+		return false
+	}
+	ok := true
+	for name, fd := range fds {
+		ok = n.say("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, fd) && ok
+	}
+	return ok
+}
+
+// inherited returns the descriptors that systemd kept, by name (sd_listen_fds_with_names(3)).
+func (n *notifier) inherited() map[string]int {
+	found := map[string]int{}
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return found
+	}
+	count, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	for i := range min(count, 64) {
+		fd := 3 + i
+		unix.CloseOnExec(fd)
+		if i < len(names) && found[names[i]] == 0 {
+			found[names[i]] = fd
+		} else {
+			unix.Close(fd)
+		}
+	}
+	return found
+}

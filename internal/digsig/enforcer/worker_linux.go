@@ -1,0 +1,329 @@
+package enforcer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"midplane/digsig"
+	"midplane/internal/digsig/audit"
+	"midplane/internal/digsig/fanotify"
+	"midplane/internal/digsig/gaps"
+	"midplane/internal/digsig/gate"
+	"midplane/internal/digsig/lease"
+	"midplane/internal/mono"
+)
+
+// worker reads events and answers them.
+type worker struct {
+	cfg     Config
+	groups  [2]*fanotify.Group
+	control int
+	keeper  *lease.Keeper
+	log     *audit.Log
+	started time.Time
+	pid     int32
+	boss    atomic.Int32 // the supervisor's process
+	first   bool
+	glass   string
+
+	linkMu sync.Mutex
+	link   link     // guarded by linkMu
+	drops  []uint64 // guarded by linkMu: tokens that the supervisor must still be told of
+	stop   int      // readable when the worker ends
+	judge  atomic.Pointer[digsig.Verifier]
+	rules  atomic.Pointer[rules]
+	store  *digsig.Store
+	kick   chan struct{} // the gate's deadline may have come nearer
+
+	mu      sync.Mutex
+	gate    *gate.Gate         // guarded by mu
+	events  map[gate.ID]*event // guarded by mu: without an answer
+	entries map[gate.Key]*file // guarded by mu: what the gate knows
+	leases  map[int]*file      // guarded by mu: by descriptor
+	tokens  uint64             // guarded by mu
+	until   time.Time          // guarded by mu: when a verdict in use may change by itself
+	next    mono.Time          // guarded by mu: what the timer is set to
+	spare   []*event           // guarded by mu: not in use
+
+	reload  sync.Mutex // one change of lists or mode at a time
+	info    atomic.Pointer[report]
+	marks   atomic.Pointer[[]Marked]
+	earlier atomic.Pointer[CheckReport]
+	gaps    atomic.Pointer[gaps.Report]
+
+	nEvents, nOwn, nGone, nUnopened, nOverflows, nMarkFails atomic.Uint64
+	reading                                                 chan struct{} // a place for each file that is read for its class
+	subjects                                                chan struct{} // a place for each subject that is hashed
+}
+
+// report is what Status tells besides counters.
+type report struct {
+	supervisor Supervisor
+	why        string // where the mode is from
+	command    string // mode set by command
+	storeError string
+	lastGood   bool
+}
+
+// file is an open file of an event. Its descriptor is closed when nobody uses it.
+type file struct {
+	key      gate.Key
+	fd       int
+	group    uint8
+	refs     int // guarded by worker.mu, as all below
+	leased   bool
+	released bool
+	token    uint64 // of the supervisor's hold, 0: none
+	verdict  digsig.Verdict
+	judged   bool
+	path     string
+	cancel   context.CancelFunc
+}
+
+// event is a question without an answer.
+type event struct {
+	id    gate.ID
+	op    gate.Op
+	tid   int32 // that waits
+	class gate.Class
+	f     *file
+}
+
+func workerMain() error {
+	l, groups, control, b, err := inherit()
+	if err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	w := &worker{
+		cfg: b.Config, groups: groups, control: control, link: l, started: time.Now().UTC(), pid: int32(os.Getpid()), first: b.First, glass: b.Mode,
+		events: map[gate.ID]*event{}, entries: map[gate.Key]*file{}, leases: map[int]*file{}, kick: make(chan struct{}, 1), next: mono.Never,
+		reading: make(chan struct{}, 64), subjects: make(chan struct{}, 4),
+	}
+	w.boss.Store(int32(b.Supervisor.PID))
+	w.info.Store(&report{supervisor: b.Supervisor})
+	w.marks.Store(&[]Marked{})
+	if err := w.run(); err != nil {
+		_ = l.send(msgFail, []byte(err.Error()), -1)
+		return err
+	}
+	return nil
+}
+
+// run is the worker's life. Events are read from the first moment on: the store may be on a file system that is watched,
+// and what others ask waits for the store.
+func (w *worker) run() error {
+	// Above those who wait for it.
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -15)
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
+	var err error
+	if w.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	if w.gate, err = gate.New(w.cfg.Gate, gate.Enforce, 0); err != nil {
+		return err
+	}
+	if w.keeper, err = lease.New(w.leaseBroken, w.leasesLost); err != nil {
+		return err
+	}
+	begun := make(chan struct{})
+	var readers sync.WaitGroup
+	for i := range w.groups {
+		readers.Go(func() { w.read(uint8(i), begun) })
+	}
+	if err := w.prepare(); err != nil {
+		return err
+	}
+	close(begun)
+	go w.ticks()
+	go w.serve()
+	go w.watchMounts()
+	go w.watchSelf()
+	if err := w.send(msgReady, nil); err != nil {
+		return fmt.Errorf("tell the supervisor: %w", err)
+	}
+	w.put(audit.Record{Type: "start", Mode: w.mode().String(), Generation: w.judge.Load().Generation(), Detail: w.startDetail()})
+	if glass := w.glass; glass != "" {
+		w.put(audit.Record{Type: "mode", Mode: glass, Detail: "by the kernel's command line"})
+	}
+	go w.attend()
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	<-term
+	w.put(audit.Record{Type: "stop"})
+	return w.log.Close()
+}
+
+func (w *worker) startDetail() string {
+	r := w.info.Load().supervisor.Restarts
+	if len(r) == 0 {
+		return ""
+	}
+	last := r[len(r)-1]
+	return fmt.Sprintf("worker %d ended: %s; %d questions denied", last.PID, last.Why, last.Denied)
+}
+
+// prepare loads what is needed for verdicts, looks at what runs, and marks the file systems.
+func (w *worker) prepare() error {
+	v, err := w.load()
+	if err != nil {
+		return err
+	}
+	if w.log, err = audit.Open(w.cfg.Audit); err != nil {
+		return err
+	}
+	w.install(v)
+	if w.glass != "off" {
+		earlier, err := w.check(v)
+		if err != nil {
+			return fmt.Errorf("look at what runs: %w", err)
+		}
+		w.earlier.Store(earlier)
+		if w.first && !w.cfg.Force && w.mode() == gate.Enforce && len(earlier.Denied) > 0 {
+			d := earlier.Denied[0]
+			return fmt.Errorf("%d files that run now would be denied, the first is %s (%s: %s): sign them, or begin in permissive mode, or use force",
+				len(earlier.Denied), d.Path, d.Reason, d.Detail)
+		}
+		if err := w.markAll(); err != nil {
+			return err
+		}
+	}
+	go w.probe()
+	return nil
+}
+
+// ticks wakes the gate when something is due, and judges what is known anew now and then, as time alone can end a
+// verdict.
+func (w *worker) ticks() {
+	const often = 10 * time.Second
+	t := time.NewTimer(0)
+	sweep := time.Now().Add(often)
+	for {
+		select {
+		case <-t.C:
+		case <-w.kick:
+		}
+		now := time.Now()
+		w.mu.Lock()
+		if !w.until.IsZero() && w.until.Before(sweep) {
+			sweep = w.until
+		}
+		if !now.Before(sweep) {
+			sweep, w.until = now.Add(often), time.Time{}
+			w.gate.Sweep()
+		}
+		at := mono.Now()
+		w.gate.Tick(at)
+		w.drain(at)
+		next := w.gate.Deadline()
+		w.next = next
+		w.mu.Unlock()
+		t.Reset(min(next.Until(at), time.Until(sweep), often))
+	}
+}
+
+// deadline has the timer set anew if something is due earlier. The caller holds mu.
+func (w *worker) deadline() {
+	if d := w.gate.Deadline(); d < w.next {
+		w.next = d
+		select {
+		case w.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *worker) mode() gate.Mode {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gate.Mode()
+}
+
+// put logs a record.
+func (w *worker) put(r audit.Record) { w.log.Put(r) }
+
+// send tells the supervisor.
+func (w *worker) send(kind byte, body []byte) error {
+	w.linkMu.Lock()
+	defer w.linkMu.Unlock()
+	return w.link.send(kind, body, -1)
+}
+
+// say writes to the supervisor's log, or not at all.
+func (w *worker) say(format string, a ...any) { _ = w.send(msgText, fmt.Appendf(nil, format, a...)) }
+
+// attend waits for the supervisor's end, and then starts another. Under systemd there will be one without us, and systemd
+// ends this process.
+func (w *worker) attend() {
+	buf := make([]byte, maxMessage)
+	for {
+		w.linkMu.Lock()
+		l := w.link
+		w.linkMu.Unlock()
+		_, _, _, err := l.recv(buf, -1)
+		if err == nil {
+			continue
+		}
+		if w.info.Load().supervisor.Guardian == "systemd" {
+			return
+		}
+		if err := w.newSupervisor(l); err != nil {
+			w.put(audit.Record{Type: "worker", Reason: "no supervisor", Detail: err.Error()})
+			time.Sleep(time.Second)
+		}
+	}
+}
+
+// newSupervisor starts a supervisor, which takes this worker over, and gives it what it must hold.
+func (w *worker) newSupervisor(old link) error {
+	l, end, err := newLink()
+	if err != nil {
+		return err
+	}
+	defer end.Close()
+	info := w.info.Load()
+	b, err := json.Marshal(begin{Config: w.cfg, Mode: w.glass, Supervisor: info.supervisor, PID: int(w.pid)})
+	if err == nil {
+		err = l.send(msgBegin, b, -1)
+	}
+	if err != nil {
+		unix.Close(l.fd)
+		return err
+	}
+	p, err := start("supervisor", end, w.groups, w.control)
+	if err != nil {
+		unix.Close(l.fd)
+		return err
+	}
+	go func() { _, _ = p.Wait() }()
+	w.boss.Store(int32(p.Pid))
+	next := *info
+	next.supervisor.PID = p.Pid
+	w.info.Store(&next)
+	w.mu.Lock()
+	w.linkMu.Lock()
+	w.link = l
+	unix.Close(old.fd)
+	for _, f := range w.entries {
+		if f.token == 0 {
+			continue
+		}
+		for errors.Is(w.link.sendToken(msgHold, f.token, f.fd), unix.EAGAIN) {
+			time.Sleep(time.Millisecond) // it is being started and reads soon; a mark without a hold must not be
+		}
+	}
+	w.linkMu.Unlock()
+	w.mu.Unlock()
+	w.put(audit.Record{Type: "worker", Reason: "new supervisor", PID: p.Pid, Detail: "the one before was killed"})
+	return nil
+}
