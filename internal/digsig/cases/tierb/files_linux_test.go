@@ -129,8 +129,6 @@ func (b *bench) signatures() {
 	path = "/mnt/bad/old"
 	before = outcome(program(path))
 	r = enrol.File(b.t.Context(), path, enrol.Config{Verifier: b.v})
-	b.enrolled[path] = r
-	delete(b.enrolled, "/mnt/bad/revoked")
 	_, err = b.g.Replace(append(b.grants(), b.libraries()...))
 	b.must(err)
 	after = outcome(program(path))
@@ -143,6 +141,40 @@ func (b *bench) signatures() {
 		got = "keep new"
 	}
 	b.case_(16, "an older list of revocations", "keep new", got)
+}
+
+// handed are the cases about verdicts of tier F that the gate takes over.
+func (b *bench) handed() {
+	give := func(path string) digsig.Verdict {
+		b.t.Helper()
+		f, err := os.Open(path)
+		b.must(err)
+		defer f.Close()
+		v, err := b.g.Hand(f, func() digsig.Verdict {
+			return b.v.VerifyFile(b.t.Context(), path, digsig.Request{Use: digsig.UseExec, At: time.Now()})
+		})
+		b.must(err)
+		return v
+	}
+	const tmpfs, verity = "/dev/shm/handed", "/mnt/prog/static"
+	b.write(tmpfs, b.read("/mnt/prog/static"))
+	b.run(1, "signed, without fs-verity, before tier F", deny, tmpfs)
+	if v := give(tmpfs); v.Reason != digsig.Signed {
+		b.t.Errorf("%v", v)
+	}
+	b.run(1, "signed, without fs-verity, after tier F", allow, tmpfs)
+	sum, _ := b.enrolled[verity].Digest.SHA256()
+	b.must(b.g.Revoke(bpflsm.Digest{Kind: bpflsm.Verity, Sum: sum}))
+	b.run(1, "signed, with fs-verity, grant lost", deny, verity)
+	give(verity)
+	b.run(1, "signed, with fs-verity, after tier F", allow, verity)
+	b.must(os.Remove(tmpfs))
+	b.write(tmpfs, b.read("/mnt/bad/hello"))
+	if v := give(tmpfs); v.Reason != digsig.Unsigned {
+		b.t.Errorf("%v", v)
+	}
+	b.run(2, "unsigned, without fs-verity, after tier F", deny, tmpfs)
+	b.must(os.Remove(tmpfs))
 }
 
 // libraries are the grants of what admit gave.

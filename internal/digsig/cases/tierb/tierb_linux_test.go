@@ -48,6 +48,7 @@ func TestIntegrationTierB(t *testing.T) {
 		b := &bench{t: t, enrolled: map[string]enrol.Result{}, settings: gaps.Settings{Modules: true, GuardBPF: true}}
 		b.prepare()
 		b.enforce()
+		b.handed()
 		b.signatures()
 		b.loading()
 		b.ways()
@@ -93,16 +94,15 @@ func (b *bench) prepare() {
 	b.must(err)
 }
 
-// grants are those for what was enrolled.
-func (b *bench) grants() (all []bpflsm.Grant) {
-	for _, r := range b.enrolled {
-		sum, ok := r.Digest.SHA256()
-		if r.Outcome != enrol.Enrolled || !ok {
-			continue
-		}
-		all = append(all, bpflsm.Grant{Digest: bpflsm.Digest{Kind: bpflsm.Verity, Sum: sum}, Roles: r.Verdict.Roles})
+// grants are those for what was enrolled, as package bpflsm finds them.
+func (b *bench) grants() []bpflsm.Grant {
+	all, err := bpflsm.Collect(b.t.Context(), b.v, []string{"/mnt"}, nil)
+	b.must(err)
+	r, ok := bpflsm.GrantOf(b.enrolled["/mnt/prog/magic"]) // neither ELF nor #!
+	if !ok {
+		b.t.Fatalf("%+v", b.enrolled["/mnt/prog/magic"])
 	}
-	return all
+	return append(all, r)
 }
 
 // enforce enrols the disk and lets the gate decide.
@@ -114,10 +114,8 @@ func (b *bench) enforce() {
 			b.t.Errorf("%s: outcome %d, %v, %v", path, r.Outcome, r.Verdict, r.Err)
 		}
 	}
-	for _, name := range []string{"magic"} { // neither ELF nor #!
-		r := enrol.File(b.t.Context(), "/mnt/prog/"+name, enrol.Config{Verifier: b.v})
-		b.enrolled[r.Path] = r
-	}
+	r := enrol.File(b.t.Context(), "/mnt/prog/magic", enrol.Config{Verifier: b.v})
+	b.enrolled[r.Path] = r
 	b.must(b.g.Allow(b.grants()...))
 	for _, path := range system {
 		b.must(b.admit(path))
