@@ -36,11 +36,12 @@ func inodeOf(info fs.FileInfo) (inode, bool) {
 	return inode{uint64(s.Dev), s.Ino}, true
 }
 
-// signatureXattr returns the signature in a file's extended attributes, or nil.
-func signatureXattr(name string) []byte {
+// SignatureXattr returns the signature in an open file's extended attributes, for Request.Signature, or nil: what is in
+// XattrSecurity, else in XattrUser.
+func SignatureXattr(f *os.File) []byte {
+	b := make([]byte, 4096)
 	for _, attr := range []string{XattrSecurity, XattrUser} {
-		b := make([]byte, 4096)
-		if n, err := syscall.Getxattr(name, attr, b); err == nil && n > 0 {
+		if n, err := syscall.Getxattr(procPath(f), attr, b); err == nil && n > 0 {
 			return b[:n]
 		}
 	}

@@ -14,7 +14,8 @@ type inode struct{}
 
 func inodeOf(fs.FileInfo) (inode, bool) { return inode{}, false }
 
-func signatureXattr(string) []byte { return nil }
+// SignatureXattr returns nil: extended attributes are for Linux only.
+func SignatureXattr(*os.File) []byte { return nil }
 
 // SetXattr is for Linux only.
 func SetXattr(string, string, []byte) error {

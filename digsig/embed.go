@@ -35,8 +35,8 @@ func (t Template) statement(kind Kind, roles Role, size int64, digest [32]byte) 
 }
 
 // DefaultRoles returns the kind of a file and the roles that fit it: programs are for exec, and for lib too when they can be
-// mapped so; shared libraries are for lib; scripts for script; kernel modules and object files for module; anything else for
-// data.
+// mapped so; shared libraries are for lib; object files are for lib, as linkers open them; scripts for
+// script; kernel modules for module; anything else for data.
 func DefaultRoles(file Content, size int64) (Kind, Role, error) {
 	kind, err := sniff(file, size)
 	if err != nil {
@@ -59,8 +59,10 @@ func DefaultRoles(file Content, size int64) (Kind, Role, error) {
 		return kind, RoleExec | RoleLib, nil
 	case info.Dynamic:
 		return kind, RoleLib | RoleExec, nil // ld.so and programs that are static and relocatable look like libraries
-	case info.Reloc:
+	case info.Module:
 		return kind, RoleModule, nil
+	case info.Reloc:
+		return kind, RoleLib, nil // a linker opens it
 	}
 	return kind, RoleData, nil
 }

@@ -1,12 +1,15 @@
 package digsig
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -77,7 +80,8 @@ func syncDir(dir string) error {
 }
 
 // VerifyFile opens a file and verifies it, with the signature of its extended attribute if there is one and the request has
-// none. Symbolic links are followed.
+// none. Symbolic links are followed. A file whose absolute path, without its first slash, is a name in a manifest that lists
+// another content is Broken, not Unsigned.
 func (v *Verifier) VerifyFile(ctx context.Context, name string, q Request) Verdict {
 	out := Verdict{Use: q.Use, Generation: v.generation}
 	f, err := openRegular(name)
@@ -96,9 +100,47 @@ func (v *Verifier) VerifyFile(ctx context.Context, name string, q Request) Verdi
 		q.Path = name
 	}
 	if q.Signature == nil {
-		q.Signature, q.Carrier = signatureXattr(name), InXattr
+		q.Signature, q.Carrier = SignatureXattr(f), InXattr
 	}
-	return v.Check(ctx, f, info.Size(), q)
+	return v.namesake(v.Check(ctx, f, info.Size(), q), q.Path)
+}
+
+// namesake looks whether a file that no manifest lists has the name of one that a manifest lists: then it was changed, or may
+// have been.
+func (v *Verifier) namesake(got Verdict, path string) Verdict {
+	if got.Reason != Unsigned && got.Cause != Unsigned {
+		return got
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return got
+	}
+	name := filepath.ToSlash(path)
+	for _, m := range v.manifests {
+		if !slices.Contains(slices.Collect(maps.Values(m.good)), true) {
+			continue
+		}
+		whole := false
+		i, ok := m.list.Named(func(b []byte) bool {
+			whole = len(b)+1 == len(name) && string(b) == name[1:]
+			return whole || (bytes.IndexByte(b, '/') > 0 && len(b) < len(name) && name[len(name)-len(b)-1] == '/' && string(b) == name[len(name)-len(b):])
+		})
+		if !ok {
+			continue
+		}
+		e := m.list.At(i)
+		got.Detail = fmt.Sprintf("manifest %q lists %q with another content", m.list.Name, e.Name)
+		if whole {
+			got.Detail += ": it was changed after it was signed"
+			if got.Name, got.Version = e.Name, e.Version; got.Cause != 0 {
+				got.Cause = Broken
+			} else {
+				got.Reason = Broken
+			}
+		}
+		return got
+	}
+	return got
 }
 
 // SignOptions says how a file is signed.

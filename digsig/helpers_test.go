@@ -56,8 +56,10 @@ func verifier(t testing.TB, c Config) *Verifier {
 type memory struct{ b []byte }
 
 func (m *memory) WriteAt(b []byte, off int64) (int, error) {
-	if end := int(off) + len(b); end > len(m.b) {
+	if end := int(off) + len(b); end > cap(m.b) {
 		m.b = append(m.b, make([]byte, end-len(m.b))...)
+	} else if end > len(m.b) {
+		m.b = m.b[:end]
 	}
 	return copy(m.b[off:], b), nil
 }

@@ -157,9 +157,21 @@ func (v *Verifier) findings(e *evidence, at time.Time, use func(finding) bool) {
 	}
 	v.listed(&e.file, func(m *signedManifest, i int) bool {
 		f := v.statement(e, e.file, m.list.Statement(m.list.At(i)), m.env, m.good, InManifest, at)
+		if f.reason == Signed {
+			v.whole(m, &f)
+		}
 		f.detail += fmt.Sprintf(" (manifest %q version %d)", m.list.Name, m.list.Version)
 		return use(f)
 	})
+}
+
+// whole looks for what a revocation list says of a manifest as a whole.
+func (v *Verifier) whole(m *signedManifest, f *finding) {
+	if why, revoked := v.revocations.Digests[m.sum]; revoked {
+		f.reason, f.detail = Revoked, "the manifest that lists it is revoked"+because(why)
+	} else if least, ok := v.revocations.Below[m.list.Name]; ok && m.list.Version < least.Version {
+		f.reason, f.detail = Rollback, fmt.Sprintf("the manifest that lists it is below version %d, the least that is good%s", least.Version, because(least.Why))
+	}
 }
 
 // good returns which signatures are, verifying those of keys that were not trusted when the proof was made.

@@ -25,7 +25,9 @@ func TestSecondOpinion(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	for name, m := range elftest.Every(program) {
+	every := elftest.Every(program)
+	for _, name := range []string{"64le", "32be"} {
+		m := every[name]
 		b := embed(t, m.Bytes, Template{Name: "näme " + name, Version: 7}, key, hardware)
 		for _, s := range []*Signer{key, hardware} {
 			if got := ask(b, s); got != "näme "+name+" 7" {

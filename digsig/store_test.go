@@ -1,9 +1,11 @@
 package digsig
 
 import (
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +169,19 @@ func TestStoreErrors(t *testing.T) {
 			b[len(b)-1] ^= 1
 			put(t, filepath.Join(s.Dir, ManifestDir, "b.mdm"), b)
 		},
+		"chmod o-w": func(s *Store) {
+			if runtime.GOOS == "windows" {
+				t.Skip("modes are not what they seem")
+			}
+			if err := os.Chmod(filepath.Join(s.Dir, TrustDir, "a.pub"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"want chmod": func(s *Store) {
+			if err := os.Chmod(filepath.Join(s.Dir, TrustDir), 0o777); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"not a regular file": func(s *Store) { os.Mkdir(filepath.Join(s.Dir, PolicyFile), 0o755) },
 	} {
 		s := onDisk(t, key)
@@ -200,6 +215,34 @@ func TestListsOfExpiredKeys(t *testing.T) {
 	}
 	if _, err := own.WithRevocations(revoking(t, 3, key, nil), now); !errors.Is(err, ErrUntrusted) {
 		t.Errorf("%v: want ErrUntrusted", err)
+	}
+}
+
+// A manifest is revoked as a whole, by the digest of its body or by its name and version.
+func TestManifestRevoked(t *testing.T) {
+	key := testKey(t, 1)
+	data := []byte("data")
+	list := manifestOf(t, key, data)
+	v := verifier(t, Config{Trust: trusting(t, key), Manifests: [][]byte{list}})
+	want(t, v.bytes(t, data, UseAny), Signed, "manifest")
+	e, err := DecodeEnvelope(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r, change := range map[Reason]func(l *Revocations){
+		Revoked:  func(l *Revocations) { l.Digests[sha256.Sum256(e.Body)] = "CVE" },
+		Rollback: func(l *Revocations) { l.Below["some"] = Minimum{Version: 2, Why: "CVE"} },
+		Signed:   func(l *Revocations) { l.Below["some"] = Minimum{Version: 1} },
+	} {
+		v, err := v.WithRevocations(revoking(t, 1, key, change), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := "CVE"
+		if r == Signed {
+			words = ""
+		}
+		want(t, v.bytes(t, data, UseAny), r, words)
 	}
 }
 

@@ -177,8 +177,8 @@ func (v *Verifier) VerifyTree(ctx context.Context, root string, q Request, o Tre
 	})
 }
 
-// ManifestTree reads every ELF file and script under root, and with o.Data all regular files, and returns them as entries of
-// a manifest, in the order of their digests. What name a file gets is said by name; nil: its path below root. Times of the
+// ManifestTree reads every ELF file, script and compressed kernel module under root, and with o.Data all regular files, and
+// returns them as entries of a manifest, in the order of their digests. What name a file gets is said by name; nil: its path below root. Times of the
 // template are not used. Files that cannot be read are in the error, joined; the rest is there nevertheless.
 func ManifestTree(ctx context.Context, root string, t Template, o TreeOptions, name func(path string) string) ([]ManifestEntry, error) {
 	if name == nil {
@@ -215,6 +215,12 @@ func below(root string) func(string) string {
 	}
 }
 
+// compressedModule says whether a file is a kernel module, by its name: what is compressed has no other mark.
+func compressedModule(path string) bool {
+	base, ext := strings.TrimSuffix(path, filepath.Ext(path)), filepath.Ext(path)
+	return strings.HasSuffix(base, ".ko") && (ext == ".xz" || ext == ".zst" || ext == ".gz")
+}
+
 func statementOfFile(ctx context.Context, n *node, t Template, o TreeOptions) (*Statement, error) {
 	f, err := openRegular(n.paths[0])
 	if err != nil {
@@ -225,11 +231,15 @@ func statementOfFile(ctx context.Context, n *node, t Template, o TreeOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := o.wanted(f, info.Size()); err != nil || !ok {
+	module := compressedModule(n.paths[0])
+	if ok, err := o.wanted(f, info.Size()); err != nil || !(ok || module) {
 		if err == nil {
 			err = errSkip
 		}
 		return nil, err
+	}
+	if module && t.Roles == 0 {
+		t.Roles = RoleModule
 	}
 	if t.Issued.IsZero() {
 		t.Issued = time.Unix(1, 0) // the manifest says when

@@ -81,6 +81,9 @@ func TestTree(t *testing.T) {
 	}
 	var names []string
 	for _, e := range done.Listed {
+		if (e.Roles == RoleModule) != strings.HasSuffix(e.Name, ".ko") {
+			t.Errorf("%s is for %s", e.Name, e.Roles)
+		}
 		names = append(names, e.Name)
 	}
 	slices.Sort(names)
@@ -124,6 +127,48 @@ func TestTree(t *testing.T) {
 		if r != Signed {
 			t.Errorf("%s: %s", path, r)
 		}
+	}
+}
+
+// What a manifest lists by its whole path is broken when it is another content, and else still unsigned; a compressed kernel
+// module is one by its name.
+func TestManifestTreeNames(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "usr/bin/x"), []byte("#!/bin/sh\n"), 0o755)
+	write(t, filepath.Join(dir, "lib/modules/a.ko.xz"), []byte("compressed"), 0o644)
+	write(t, filepath.Join(dir, "share/a.xz"), []byte("compressed too"), 0o644)
+	key := testKey(t, 1)
+	for _, whole := range []bool{true, false} {
+		var name func(string) string
+		if whole {
+			name = func(path string) string { return path[1:] }
+		}
+		entries, err := ManifestTree(t.Context(), dir, Template{}, TreeOptions{}, name)
+		if err != nil || len(entries) != 2 {
+			t.Fatalf("%v, %v", entries, err)
+		}
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name, "a.ko.xz") != (e.Roles == RoleModule) {
+				t.Errorf("%s is for %s", e.Name, e.Roles)
+			}
+		}
+		list, err := SignManifest(ManifestHeader{Name: "names", Issued: now}, entries, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := verifier(t, Config{Trust: trusting(t, key), Manifests: [][]byte{list}})
+		q := Request{Use: UseExec, At: now}
+		x := filepath.Join(dir, "usr/bin/x")
+		want(t, v.VerifyFile(t.Context(), x, q), Signed, "manifest")
+		write(t, x, []byte("#!/bin/sh\nrm -rf /\n"), 0o755)
+		r := Unsigned
+		if whole {
+			r = Broken
+		}
+		want(t, v.VerifyFile(t.Context(), x, q), r, "another content")
+		want(t, v.VerifyFile(t.Context(), write(t, filepath.Join(dir, "usr/bin/y"), []byte("#!/bin/sh\n# other\n"), 0o755), q), Unsigned, "no manifest")
+		os.Remove(filepath.Join(dir, "usr/bin/y"))
+		write(t, x, []byte("#!/bin/sh\n"), 0o755)
 	}
 }
 

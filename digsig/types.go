@@ -120,25 +120,6 @@ const (
 	UseAny    = policy.UseAny    // nothing in particular: is it signed for anything at all
 )
 
-// Readers and makers of the types above, for package command lines and tools.
-var (
-	NewPublicKey     = envelope.NewPublicKey    // from an algorithm and octets
-	PublicKeyOf      = envelope.FromCrypto      // from a key of package crypto
-	ParseKeyID       = envelope.ParseKeyID      // from 64 hexadecimal digits
-	ParseAlg         = envelope.ParseAlg        // from "ed25519" or "ecdsa-p256"
-	ParseRoles       = envelope.ParseRoles      // from names with commas between them
-	ParseKind        = envelope.ParseKind       // from "elf", "script" or "file"
-	ParsePurposes    = trust.ParsePurposes      // from names with commas between them
-	NewTrustStore    = trust.NewStore           // from keys
-	ParseMode        = policy.ParseMode         // from "enforce", "permissive" or "learn"
-	ParseUse         = policy.ParseUse          // from "exec", "interp", "lib", "script", "check", "open", "module" or "any"
-	ParsePolicy      = policy.Parse             // from the text that people write
-	ParseRevocations = revoke.Parse             // from the text that people write
-	DecodeEnvelope   = envelope.Decode          // from octets
-	DecodeStatement  = envelope.DecodeStatement // from the body of an envelope of DomainContent
-	DecodeManifest   = manifest.Decode          // from the body of an envelope of DomainManifest
-)
-
 // Reason is why a verdict is as it is.
 type Reason uint8
 

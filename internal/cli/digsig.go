@@ -39,7 +39,10 @@ keygen, sign, verify, manifest, revoke and explain need neither root nor a runni
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newKeygen(e), newSign(e), newVerify(e), newManifest(e), newRevoke(e), newExplain(e), newDpkg(e))
+	c.AddCommand(newKeygen(e), newSign(e), newVerify(e), newManifest(e), newRevoke(e), newExplain(e), newDpkg(e),
+		newEnrol(e, enrolTree), newStatus(e), newEnforce(e), newAudit(e),
+		newMode(e, "permissive", "Let everything run, and log what would be denied", "Has the enforcer that runs allow everything and log what it would deny, until it ends or the mode is changed."),
+		newMode(e, "learn", "Let everything run, and collect what would be denied", "As permissive; the audit log then says all that a manifest must list (would-deny, with path and digest)."))
 	return c
 }
 
@@ -86,10 +89,7 @@ func (e *env) writeJSON(v any) error {
 // progress makes a bar of octets on a terminal; without one the result does nothing.
 func (e *env) progress(what string) (show func(digsig.Progress), end func()) {
 	f, ok := e.err.(*os.File)
-	if !ok {
-		return nil, func() {}
-	}
-	if fi, err := f.Stat(); err != nil || fi.Mode()&os.ModeCharDevice == 0 {
+	if !ok || !isTerminal(f) {
 		return nil, func() {}
 	}
 	var bar *progressbar.ProgressBar

@@ -13,7 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"midplane/digsig"
+	"midplane/internal/digsig/bsign"
 )
+
+// xattrName is the extended attribute that any owner of a file can set.
+const xattrName = "user.midplane.sig"
 
 // signing is what newSign's flags say.
 type signing struct {
@@ -25,6 +29,8 @@ type signing struct {
 	detached, xattr    bool
 	data, busy, remove bool
 	workers            int
+	keyring            string
+	ring               *bsign.KeyRing
 	json               bool
 }
 
@@ -55,10 +61,11 @@ Sign last: strip, patchelf and the like break a signature, as every change does.
 	f.StringVar(&s.expires, "expires", "", "time from which on the signature is no longer valid (default never)")
 	f.StringVar(&s.manifest, "manifest", "", "write a manifest of what takes no signature inside to this file")
 	f.BoolVar(&s.detached, "detached", false, "write the signature to PATH.sig and leave the file as it is")
-	f.BoolVar(&s.xattr, "xattr", false, "put the signature in the extended attribute "+digsig.XattrUser)
+	f.BoolVar(&s.xattr, "xattr", false, "put the signature in the extended attribute "+xattrName)
 	f.BoolVar(&s.data, "data", false, "sign files too that are neither ELF nor scripts")
 	f.BoolVar(&s.busy, "busy", false, "sign programs too that run: they run on with their old file")
 	f.BoolVar(&s.remove, "remove", false, "take the signature out again")
+	f.StringVar(&s.keyring, "bsign", "", "sign only files that bsign signed with an OpenPGP key of this key ring")
 	f.IntVar(&s.workers, "workers", 0, "files at the same time (default: as many as there are processors)")
 	jsonFlag(c, &s.json)
 	return c
@@ -97,6 +104,9 @@ func (s *signing) run(ctx context.Context, e *env, args []string) error {
 	var total signed
 	for _, path := range args {
 		fi, err := os.Stat(path)
+		if err == nil {
+			err = s.admitted(ctx, path, fi.IsDir())
+		}
 		switch {
 		case err != nil:
 			total.fail(path, err)
@@ -206,7 +216,7 @@ func (s *signing) beside(ctx context.Context, path string, t digsig.Template, si
 		return err
 	}
 	if s.xattr {
-		return digsig.SetXattr(path, digsig.XattrUser, b)
+		return digsig.SetXattr(path, xattrName, b)
 	}
 	return digsig.WriteFile(path+".sig", b, 0o644)
 }
@@ -291,6 +301,7 @@ type verifying struct {
 	detached, quiet, data bool
 	verbose               bool
 	workers               int
+	keyring               string
 	json                  bool
 }
 
@@ -304,7 +315,10 @@ or by the keys that --pub names. Each file is a line; of directories only what i
 
 The exit code says what is wrong: 10 unsigned, 11 broken (altered after it was signed), 12 signed by a key that is not
 trusted, 13 revoked, 14 expired or not yet valid, 15 refused by the policy for another reason, 1 not readable; of several
-files the gravest (in the order 11, 13, 1, 12, 14, 10, 15). It does not depend on the policy's mode.`,
+files the gravest (in the order 11, 13, 1, 12, 14, 10, 15). It does not depend on the policy's mode.
+
+With --bsign the old signatures of bsign are verified in place of ours, as of when they were made. They are over SHA-1: enough to
+tell whose an old file was, and sign --bsign moves it to a signature of today; never enough to let it run.`,
 		Example: `  midplane digsig verify --pub release.pub ./program
   midplane digsig verify --store /etc/midplane/digsig /usr/bin
   midplane digsig verify --use exec -j /usr/bin/ssh`,
@@ -319,6 +333,7 @@ files the gravest (in the order 11, 13, 1, 12, 14, 10, 15). It does not depend o
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing: the exit code tells")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "of directories name the good files too")
 	f.BoolVar(&o.data, "data", false, "of directories verify files too that are neither ELF nor scripts")
+	f.StringVar(&o.keyring, "bsign", "", "verify bsign's old signatures by the OpenPGP keys of this key ring")
 	f.IntVar(&o.workers, "workers", 0, "files at the same time (default: as many as there are processors)")
 	jsonFlag(c, &o.json)
 	return c
@@ -332,6 +347,13 @@ func (o *verifying) run(ctx context.Context, e *env, args []string) error {
 	}
 	if at.IsZero() {
 		at = now
+	}
+	if o.keyring != "" {
+		when := at
+		if o.at == "" {
+			when = time.Time{} // OpenPGP's keys of that time are long expired
+		}
+		return o.bsign(ctx, e, args, when)
 	}
 	use, err := digsig.ParseUse(o.use)
 	if err != nil {

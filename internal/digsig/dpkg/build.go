@@ -204,6 +204,9 @@ func (b *Builder) Unowned(ctx context.Context, db *Database, dirs []string, use 
 	}
 	tree := db.root.FS()
 	for _, dir := range dirs {
+		if fi, err := db.root.Lstat(dir); err != nil || !fi.IsDir() {
+			continue // not there, or a link to another of them
+		}
 		err := fs.WalkDir(tree, dir, func(name string, d fs.DirEntry, err error) error {
 			if ctx.Err() != nil {
 				return ctx.Err()

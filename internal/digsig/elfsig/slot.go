@@ -40,6 +40,7 @@ type Info struct {
 	Exec     bool // ET_EXEC
 	Interp   bool // there is a PT_INTERP
 	Reloc    bool // ET_REL
+	Module   bool // ET_REL with .modinfo: a kernel module
 	Sections bool // there is a section table
 }
 
@@ -62,7 +63,7 @@ func Find(r io.ReaderAt, size int64) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Dynamic: f.typ == etDyn, Exec: f.typ == etExec, Reloc: f.typ == etRel, Interp: s.interp, Sections: f.shoff != 0}
+	info := Info{Dynamic: f.typ == etDyn, Exec: f.typ == etExec, Reloc: f.typ == etRel, Module: s.modinfo, Interp: s.interp, Sections: f.shoff != 0}
 	if len(s.ours) == 0 {
 		return info, nil
 	}

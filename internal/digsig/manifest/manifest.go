@@ -247,6 +247,20 @@ func (m *Manifest) Find(digest *[32]byte) (int, bool) {
 	return 0, false
 }
 
+// Named returns the place of the first file for whose name f returns true. It goes through all of them, and the octets that f
+// gets must not be kept.
+func (m *Manifest) Named(f func(name []byte) bool) (int, bool) {
+	at := 0
+	for i := range m.Len() {
+		end := at + int(m.raw(i)[51])
+		if f(m.names[at:end]) {
+			return i, true
+		}
+		at = end
+	}
+	return 0, false
+}
+
 // All returns every file in the order of digests.
 func (m *Manifest) All() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {

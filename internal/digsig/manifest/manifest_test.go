@@ -70,6 +70,15 @@ func TestManifestAgainstMap(t *testing.T) {
 				t.Fatalf("file %d: found %v, want %v", i, found, there)
 			}
 		}
+		for i := range m.Len() {
+			name := m.At(i).Name
+			if at, ok := m.Named(func(b []byte) bool { return string(b) == name }); !ok || m.At(at).Name != name {
+				t.Fatalf("%q is found at %d, %v", name, at, ok)
+			}
+		}
+		if _, ok := m.Named(func([]byte) bool { return false }); ok {
+			t.Fatal("nothing has no name")
+		}
 		if again, err := Append(nil, m.Header, slices.Collect(m.All())); err != nil || !bytes.Equal(again, b) {
 			t.Fatal("it does not encode to the same octets")
 		}

@@ -209,6 +209,13 @@ func testNeighbours(t *testing.T, s *site) {
 	if n := find(20, ip); n.State != 0 {
 		t.Errorf("in the other FIB: %+v", n)
 	}
+	// Whoever has it resolved anyway does not take its MAC from it.
+	if err := s.k.Resolve(NeighKey{FIB: 10, Device: s.index(t, 10, "p0"), IP: ip}); err != nil {
+		t.Error(err)
+	}
+	if n := find(10, ip); n.MAC != mac || n.State != neigh.Permanent {
+		t.Errorf("after Resolve: %+v", n)
+	}
 	if n, err := s.k.FlushNeighbours(10, "p0", false); err != nil || n == 0 || find(10, ip).State == 0 {
 		t.Errorf("flush: %d, %v", n, err)
 	}

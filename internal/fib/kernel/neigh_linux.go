@@ -102,6 +102,38 @@ func (r *rtnl) neighbours(index uint32) ([]Neighbour, error) {
 	return l, nil
 }
 
+// neighbourState is the state of one neighbour, 0 if there is none.
+func (r *rtnl) neighbourState(index uint32, ip netip.Addr) (neigh.State, error) {
+	body, err := encodeNeighbour(index, ip, nil, 0, 0)
+	if err != nil {
+		return 0, err
+	}
+	l, err := r.c.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETNEIGH, Flags: netlink.Request}, Data: body})
+	switch {
+	case isAny(err, unix.ENOENT):
+		return 0, nil
+	case isAny(err, unix.EOPNOTSUPP): // before Linux 5.0: all of them
+		all, err := r.neighbours(index)
+		for _, n := range all {
+			if n.IP == ip {
+				return n.State, nil
+			}
+		}
+		return 0, err
+	case err != nil:
+		return 0, cause(err)
+	}
+	var state neigh.State
+	for _, m := range l {
+		n, _, err := decodeNeighbour(m.Data)
+		if err != nil {
+			return 0, err
+		}
+		state = n.State
+	}
+	return state, nil
+}
+
 // visit is a short stay in a FIB's namespace. It does not use k.mu, so it does not wait for an Apply.
 func (k *Kernel) visit(id fib.ID, f func(s *space, fib FIB) error) error {
 	fb, err := k.fib(id)

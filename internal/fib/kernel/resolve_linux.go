@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"midplane/fib"
+	"midplane/internal/fib/kernel/neigh"
 )
 
 // resolver keeps connections for Resolve, which forwarders call often.
@@ -70,7 +71,15 @@ func (k *Kernel) Resolve(key NeighKey) error {
 	if err != nil {
 		return err
 	}
-	if err := c.do(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b); err != nil {
+	// One that somebody entered for good would lose its MAC by that since Linux 5.16 (__neigh_update).
+	state, err := c.neighbourState(key.Device, key.IP)
+	if err == nil && state&(neigh.Permanent|neigh.NoARP) != 0 {
+		return nil
+	}
+	if err == nil {
+		err = c.do(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b)
+	}
+	if err != nil {
 		return fmt.Errorf("resolve %v on device %d of FIB %d: %w", key.IP, key.Device, key.FIB, err)
 	}
 	return nil

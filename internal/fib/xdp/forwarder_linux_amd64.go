@@ -34,6 +34,7 @@ type Forwarder struct {
 	waiting    bool // Config.Fresh: the links still run the old program
 	watch      *watch
 	handle     *netlink.Handle
+	asker      *asker
 	closed     bool
 }
 
@@ -72,6 +73,9 @@ func Open(cfg Config) (_ *Forwarder, err error) {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
 	if f.watch, err = newWatch(); err != nil {
+		return nil, err
+	}
+	if f.asker, err = newAsker(); err != nil {
 		return nil, err
 	}
 	f.mem, err = syscall.Mmap(f.objs.Image.FD(), 0, cfg.Image+slack, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
@@ -247,6 +251,9 @@ func (f *Forwarder) Close() error {
 	}
 	if f.watch != nil {
 		errs = append(errs, f.watch.close())
+	}
+	if f.asker != nil {
+		errs = append(errs, f.asker.close())
 	}
 	if f.handle != nil {
 		f.handle.Close()

@@ -126,8 +126,11 @@ func TestIntegrationKernelHelps(t *testing.T) {
 		}
 		if big {
 			// The link takes it; then the MTU falls, and the next packet does not go there any more.
-			if action, _ := e.run(t, c.frame.bytes(), e.links[0]); action != redirect {
-				t.Errorf("%s: before the change: action %d, counters %v", name, action, e.counters(t, 10))
+			if _, ok := lab.Until(lab.Patience, func() bool { // Follow hears of the neighbour in its own time
+				action, _ := e.run(t, c.frame.bytes(), e.links[0])
+				return action == redirect
+			}); !ok {
+				t.Errorf("%s: not forwarded before the change: counters %v", name, e.counters(t, 10))
 			}
 			e.IP("link", "set", "p1", "mtu", "1300")
 			if err := e.SetDevice(Device{Index: e.links[1], MTU: 1300, MAC: e.macs[1], Up: true}); err != nil {

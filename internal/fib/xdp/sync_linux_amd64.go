@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"syscall"
@@ -194,12 +193,6 @@ func (f *Forwarder) confirm(k NeighbourKey) error {
 	}
 	f.ask(k)
 	return nil
-}
-
-// ask makes the kernel resolve or confirm a neighbour, as if it had a packet for it (NTF_USE: neigh_event_send). If it
-// cannot, such as when its table is full, the next packet asks again.
-func (f *Forwarder) ask(k NeighbourKey) {
-	_ = f.handle.NeighSet(&netlink.Neigh{LinkIndex: int(k.Device), IP: net.IP(k.Addr.AsSlice()), State: netlink.NUD_NONE, Flags: netlink.NTF_USE})
 }
 
 // Sync brings devices and neighbours in line with the kernel's at once. Follow does so by itself.

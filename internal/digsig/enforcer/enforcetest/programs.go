@@ -233,6 +233,24 @@ static int put(char*p,long o,char c){int f=open(p,O_WRONLY);if(f<0)return 0;pwri
 int main(int n,char**v){long o=atol(v[2]);struct pollfd q={0,POLLIN,0};for(int i=0;!poll(&q,1,0);i++){
 if(put(v[1],o,'1')){usleep(i%5*100);while(!put(v[1],o,'0'))usleep(10);}else usleep(10);}
 while(!put(v[1],o,'0'))usleep(10);return 0;}`
+	// Storm executes the files of its arguments after the first two over and over, in as many processes as the first says, as often each
+	// as the second says. It prints how many ran, were denied with EPERM, and went otherwise, of those whose name begins with
+	// "good" and of the others.
+	Storm = `#define _GNU_SOURCE
+#include <unistd.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <errno.h>
+#include <sys/wait.h>
+#include <sys/mman.h>
+extern char**environ;
+int main(int n,char**v){int procs=atoi(v[1]),times=atoi(v[2]);int*c=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0);
+for(int p=0;p<procs;p++)if(!fork()){unsigned seed=p*7919;for(int i=0;i<times;i++){char*f=v[3+rand_r(&seed)%(n-3)];
+char*b=strrchr(f,'/')+1;int k=strncmp(b,"good",4)?3:0;char*a[]={f,0};
+volatile int e=0;pid_t q=vfork();if(!q){execve(f,a,environ);e=errno;_exit(99);}
+int s;waitpid(q,&s,0);__sync_fetch_and_add(&c[k+(e==1?1:e||s?2:0)],1);if(e&&e!=1)c[8]=e;}_exit(0);}
+while(wait(0)>0);printf("%d %d %d %d %d %d errno %d\n",c[0],c[1],c[2],c[3],c[4],c[5],c[8]);return 0;}`
 	// BinfmtF registers its argument as a handler that the kernel opens at once, in a user namespace of its own.
 	BinfmtF = `#define _GNU_SOURCE
 #include <sched.h>
