@@ -178,12 +178,17 @@ func compute(stop *atomic.Bool) {
 	}
 }
 
+type node struct {
+	next *node
+	data [56]byte
+}
+
+var kept atomic.Pointer[[]*node]
+
+// churn makes about 60 MB of garbage a second, in small objects with pointers; 16 MB live.
 func churn(stop *atomic.Bool) {
-	type node struct {
-		next *node
-		data [56]byte
-	}
 	live := make([]*node, 4096)
+	kept.Store(&live)
 	for i := 0; !stop.Load(); i++ {
 		for j := range 16 {
 			var n *node
