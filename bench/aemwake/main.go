@@ -198,9 +198,9 @@ type node struct {
 
 var kept atomic.Pointer[[]*node]
 
-// churn makes about 60 MB of garbage a second, in small objects with pointers; 16 MB live.
+// churn makes about 60 MB of garbage a second, in small objects with pointers; 1 MB lives.
 func churn(stop *atomic.Bool) {
-	live := make([]*node, 4096)
+	live := make([]*node, 256)
 	kept.Store(&live)
 	for i := 0; !stop.Load(); i++ {
 		for j := range 16 {
