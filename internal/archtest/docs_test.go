@@ -60,6 +60,8 @@ var commands = []documented{
 	{line: "midplane fib feed add frr kind fpm", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
 	{line: "midplane fib diff fib blue table 10", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
 	{line: "midplane fib stats", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane aem bench --for 1s", run: true, ends: true, out: "  goroutines "},
+	{line: "midplane aem top /run/gateway/aem", by: []string{"aemtool.TestTopText", "aemtool.TestTopLive"}},
 	{line: "midplane fib bench routes 10000 changes 1000", run: true, ends: true, out: "10000    lookup"},
 }
 
