@@ -40,7 +40,11 @@ func newEnforce(e *env) *cobra.Command {
 --foreground is the enforcer itself, as systemd starts it (packaging/systemd/midplane-digsig.service). It refuses to begin
 when programs that run now would be denied: --check names them, and needs no enforcer; --force begins all the same.
 --reload takes keys, manifests, revocations and policy as they are in the store now, in force when it returns; what would
-lock out the running system is refused, with code 15, unless --force is given. --stop ends the enforcer: everything runs.
+lock out the running system is refused, with code 15, unless --force is given. --stop ends the enforcer: everything runs,
+unless it was begun with --keep in tier bpf-lsm.
+
+The tier is the highest that this kernel carries, see status. In tier bpf-lsm the kernel decides, also when the enforcer is
+killed; the enforcer's own program must be enrolled for it.
 
 midplane.digsig=off or =permissive on the kernel's command line is the way back in.`,
 		Example: `  midplane digsig enforce --check
@@ -63,6 +67,10 @@ midplane.digsig=off or =permissive on the kernel's command line is the way back 
 	f.DurationVar(&o.cfg.Watchdog, "watchdog", enforcer.DefaultWatchdog, "how long the worker may be silent before it is replaced")
 	f.BoolVar(&o.cfg.NoOpen, "no-open", false, "look at executions only: libraries are not checked")
 	f.BoolVar(&o.cfg.Remote, "remote", false, "verify on file systems too that can change unseen (FUSE, NFS), instead of denying there")
+	f.StringVar(&o.cfg.Tier, "tier", enforcer.TierAuto, "highest tier: auto, fanotify, verity or bpf (which then must be there)")
+	f.StringArrayVar(&o.cfg.Enrolled, "enrolled", nil, "directory with enrolled files; may be given again (default /usr and /opt)")
+	f.StringSliceVar(&o.cfg.Kernel, "kernel", nil, "what tier bpf-lsm forbids besides: anonymous,modules,guard,ptrace")
+	f.BoolVar(&o.cfg.Keep, "keep", false, "in tier bpf-lsm the kernel goes on deciding after an orderly end")
 	f.BoolVar(&o.cfg.Allowed, "log-allowed", false, "log what is allowed too")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	socketFlag(c, &o.cfg.Socket)

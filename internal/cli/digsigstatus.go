@@ -73,6 +73,12 @@ func showGaps(w io.Writer, list []gaps.Gap) {
 
 func showStatus(w io.Writer, s *enforcer.Status) error {
 	fmt.Fprintf(w, "mode %s (by %s), tier %s, since %s\n", s.Mode, s.Why, s.Tier, s.Started.UTC().Format(time.RFC3339))
+	for _, why := range s.NotHigher {
+		fmt.Fprintf(w, "  not higher: %s\n", why)
+	}
+	if k := s.Kernel; k != nil {
+		fmt.Fprintf(w, "kernel: mode %s, %d grants, %d denied (%d not logged), %d verdicts not taken\n", k.Mode, k.Grants, k.Denied, k.Lost, k.Unhanded)
+	}
 	fmt.Fprintf(w, "lists: generation %d, policy %d, revocations %d, %d keys, %d manifests\n", s.Generation, s.Policy, s.Revocations, s.Keys, s.Manifests)
 	if s.StoreError != "" {
 		fmt.Fprintf(w, "store not taken: %s\n", s.StoreError)

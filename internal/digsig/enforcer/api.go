@@ -25,8 +25,19 @@ type Status struct {
 	Marks       []Marked     `json:"marks"`
 	Stats       Stats        `json:"stats"`
 	Tier        gaps.Tier    `json:"tier"`
+	NotHigher   []string     `json:"not_higher,omitempty"` // why the tier is not a higher one
+	Kernel      *Kernel      `json:"kernel,omitempty"`     // in tier bpf-lsm
 	Gaps        []gaps.Gap   `json:"gaps"`
 	Earlier     *CheckReport `json:"earlier,omitempty"` // what ran before, and would be denied
+}
+
+// Kernel is what decides in the kernel.
+type Kernel struct {
+	Mode     string `json:"mode"` // off, permissive, enforce
+	Grants   int    `json:"grants"`
+	Denied   uint64 `json:"denied"`   // or, in permissive mode, would have been; since the gate was made
+	Lost     uint64 `json:"lost"`     // denials that are in no log
+	Unhanded uint64 `json:"unhanded"` // verdicts that the kernel did not take
 }
 
 // Supervisor is what the worker was told of its supervisor.
@@ -65,6 +76,7 @@ type Stats struct {
 	Unopened  uint64      `json:"unopened"`  // denied by the kernel, as it could not open the file for the enforcer
 	Overflows uint64      `json:"overflows"` // there can be none
 	MarkFails uint64      `json:"mark_fails"`
+	Enrolled  uint64      `json:"enrolled"` // verdicts by an fs-verity digest that was known, without reading
 }
 
 // Explanation is what would be decided about a file, and why.

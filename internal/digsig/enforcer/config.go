@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"midplane/digsig"
 	"midplane/internal/digsig/audit"
+	"midplane/internal/digsig/bpflsm"
 	"midplane/internal/digsig/gate"
 )
 
@@ -39,9 +41,35 @@ type Config struct {
 	Remote   bool          // verify on file systems that can change unseen (FUSE, NFS), instead of denying there
 	Allowed  bool          // log what is allowed too (what has a mark is never seen)
 	Force    bool          // start although what runs now would be denied
+	Tier     string        // the highest tier wanted: TierAuto, TierFanotify, TierVerity or TierBPF; empty: TierAuto
+	Enrolled []string      // directories with files that have fs-verity, known from the start; none: /usr and /opt
+	Kernel   []string      // what tier bpf-lsm forbids besides: anonymous, modules, guard, ptrace (as in bpflsm.Policy)
+	Keep     bool          // the kernel goes on deciding, in tier bpf-lsm, after an orderly end
 	Owner    int           // a process with which the enforcer ends, whoever supervises then: for tests; 0: none
 
 	Logger *slog.Logger `json:"-"` // of the supervisor; nil: nothing
+}
+
+// Tiers that a Config can want. Auto takes the highest that the kernel carries, TierBPF fails where there is no such.
+const (
+	TierAuto     = "auto"
+	TierFanotify = "fanotify"
+	TierVerity   = "verity"
+	TierBPF      = "bpf"
+)
+
+// kernel is the policy of tier bpf-lsm but for its mode.
+func (c *Config) kernel() (p bpflsm.Policy) {
+	for _, k := range c.Kernel {
+		if on := kernelFlag(&p, k); on != nil {
+			*on = true
+		}
+	}
+	return p
+}
+
+func kernelFlag(p *bpflsm.Policy, name string) *bool {
+	return map[string]*bool{"anonymous": &p.Anonymous, "modules": &p.Modules, "guard": &p.Guard, "ptrace": &p.Ptrace}[name]
 }
 
 // withDefaults fills in what is not set and checks the rest.
@@ -72,6 +100,15 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&g.Grace, d.Grace)
 	fill(&g.Recent, d.Recent)
 	fill(&c.Watchdog, DefaultWatchdog)
+	fill(&c.Tier, TierAuto)
+	if !slices.Contains([]string{TierAuto, TierFanotify, TierVerity, TierBPF}, c.Tier) {
+		return c, fmt.Errorf("enforcer: Tier is %q, want %s, %s, %s or %s", c.Tier, TierAuto, TierFanotify, TierVerity, TierBPF)
+	}
+	for _, k := range c.Kernel {
+		if kernelFlag(new(bpflsm.Policy), k) == nil {
+			return c, fmt.Errorf("enforcer: Kernel has %q, want anonymous, modules, guard or ptrace", k)
+		}
+	}
 	g.NoOpen, g.Unpinned = c.NoOpen, c.Remote
 	if err := g.Validate(); err != nil {
 		return c, err

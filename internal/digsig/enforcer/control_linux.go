@@ -15,7 +15,6 @@ import (
 	"midplane/digsig"
 	"midplane/internal/digsig/fanotify"
 	"midplane/internal/digsig/gaps"
-	"midplane/internal/digsig/gaps/probe"
 	"midplane/internal/digsig/gate"
 )
 
@@ -175,22 +174,13 @@ func (w *worker) status() *Status {
 	s.Stats.Audit = w.log.Stats()
 	s.Stats.Events, s.Stats.Own, s.Stats.Gone = w.nEvents.Load(), w.nOwn.Load(), w.nGone.Load()
 	s.Stats.Unopened, s.Stats.Overflows, s.Stats.MarkFails = w.nUnopened.Load(), w.nOverflows.Load(), w.nMarkFails.Load()
+	s.Stats.Enrolled, s.Kernel = w.nEnrolled.Load(), w.kernelStatus()
 	if r := w.gaps.Load(); r != nil {
+		s.Tier, s.NotHigher = r.Tier, r.Why
 		s.Gaps = append(s.Gaps, r.Gaps...)
 	}
 	s.Gaps = append(s.Gaps, w.ownGaps(v, info)...)
 	return s
-}
-
-// probe finds out the gaps of this kernel.
-func (w *worker) probe() {
-	h, err := probe.Host()
-	if err != nil {
-		w.say("probe of the kernel: %v", err)
-		return
-	}
-	r := gaps.Decide(h, gaps.Settings{Highest: gaps.TierFanotify})
-	w.gaps.Store(&r)
 }
 
 // ownGaps are those of this enforcer's way and configuration, besides those of the kernel.
@@ -204,19 +194,24 @@ func (w *worker) ownGaps(v *digsig.Verifier, info *report) []gaps.Gap {
 	if w.glass == "off" {
 		add(true, "nothing is enforced: the kernel's command line says so", "boot without midplane.digsig=off")
 	}
-	add(info.supervisor.Guardian != "systemd", "supervisor and worker killed in the same moment open the gate", "run by systemd with FileDescriptorStoreMax=3", 48)
-	add(true, "an execution that stands still between its permission and the kernel's denial of writing for longer than "+w.cfg.Gate.Grace.String()+" can be overtaken by a writer",
+	w.mu.Lock()
+	bpf := w.lsmReady
+	w.mu.Unlock()
+	add(!bpf && info.supervisor.Guardian != "systemd", "supervisor and worker killed in the same moment open the gate", "run by systemd with FileDescriptorStoreMax=3", 48)
+	add(!bpf, "an execution that stands still between its permission and the kernel's denial of writing for longer than "+w.cfg.Gate.Grace.String()+" can be overtaken by a writer",
 		"a longer grace; tier fs-verity", 33)
 	indirect := false
 	for _, i := range v.Policy().Interpreters {
 		indirect = indirect || i.Indirect
 	}
+	at := overlay()
+	add(bpf && at != "", "signed programs on an overlay, as containers have it, are denied: the kernel gets no verdict about them ("+at+")", "tier verity", 29, 30)
 	add(indirect, "an interpreter that may be run through #! only can be run directly by a process that just failed to execute a signed script of it", "tier bpf-lsm", 41)
 	add(w.cfg.NoOpen, "libraries are not checked, nor files given to ld.so", "the configuration without no-open", 20, 21, 22)
 	add(w.cfg.Remote, "content on FUSE and network file systems can change after it was verified", "the configuration without remote", 27)
 	add(len(w.cfg.Mounts) > 0, "only the named file systems are watched", "no list of mounts in the configuration", 27, 30)
 	for _, m := range *w.marks.Load() {
-		add(m.Err != "", "the file system at "+m.Mount+" is not watched: "+m.Err, "unmount it, or mount it noexec", 27)
+		add(!bpf && m.Err != "", "the file system at "+m.Mount+" is not watched: "+m.Err, "unmount it, or mount it noexec", 27)
 	}
 	return all
 }

@@ -140,6 +140,7 @@ func (w *worker) release(k gate.Key) {
 	}
 	delete(w.entries, k)
 	f.released = true
+	w.takeBack(f)
 	if f.leased {
 		lease.Release(f.fd)
 		delete(w.leases, f.fd)
@@ -256,6 +257,7 @@ func (w *worker) judgeAgain(a gate.Action) gate.Result {
 	v := w.judge.Load()
 	uses, until := usesOf(v, f)
 	w.soon(until)
+	w.hand(v, f, uses)
 	return gate.Result{Key: a.Key, Job: a.Job, Uses: uses, Generation: v.Generation(), Pin: gate.PinLease}
 }
 

@@ -98,10 +98,16 @@ func copyStore(from, to string) error {
 
 // install puts lists in force: what comes next is judged by them, also what has a mark.
 func (w *worker) install(v *digsig.Verifier) {
+	ready := w.rejudge(v)
 	now := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.judge.Store(v)
+	if w.lsm != nil {
+		if err := w.replace(v, ready); err != nil {
+			w.say("the kernel's grants are those of the lists before: %v", err)
+		}
+	}
 	w.rules.Store(rulesOf(v.Policy()))
 	w.gate.SetGeneration(now, v.Generation())
 	w.setMode(v)
@@ -123,6 +129,9 @@ func (w *worker) setMode(v *digsig.Verifier) {
 	}
 	w.gate.SetMode(modes[name])
 	w.inform(func(r *report) { r.why = why })
+	if err := w.kernelPolicy(); err != nil {
+		w.say("the kernel's mode: %v", err)
+	}
 }
 
 var modes = map[string]gate.Mode{"enforce": gate.Enforce, "permissive": gate.Permissive, "learn": gate.Learn}

@@ -43,8 +43,10 @@ func Main() {
 		err = workerMain()
 	case "supervisor":
 		err = adoptMain()
+	case "detach":
+		err = detach()
 	default:
-		err = fmt.Errorf("%s=%s: want worker or supervisor", roleVariable, role)
+		err = fmt.Errorf("%s=%s: want worker, supervisor or detach", roleVariable, role)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "midplane digsig:", err)

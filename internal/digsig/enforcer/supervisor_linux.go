@@ -140,6 +140,7 @@ func listen(path string, found int) (int, error) {
 
 // run supervises workers until ctx ends.
 func (s *supervisor) run(ctx context.Context, first bool) error {
+	asked := false // to end
 	stopped := make(chan struct{})
 	defer close(stopped)
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -151,6 +152,9 @@ func (s *supervisor) run(ctx context.Context, first bool) error {
 	defer after()
 	defer func() {
 		s.end()
+		if asked {
+			s.detachAnew()
+		}
 		s.closeGroups()
 		unix.Close(s.control)
 		_ = os.Remove(s.cfg.Socket)
@@ -167,6 +171,7 @@ func (s *supervisor) run(ctx context.Context, first bool) error {
 		}
 		switch end, err := s.watch(ctx, wake); {
 		case ctx.Err() != nil || end:
+			asked = true
 			return nil
 		case err != nil && first && !s.ready:
 			return err

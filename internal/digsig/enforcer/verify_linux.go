@@ -60,6 +60,10 @@ func (w *worker) verifyFile(ctx context.Context, f *file, job uint64, tid int32)
 		r.Uses, until = usesOf(v, f)
 		r.Generation = v.Generation()
 		w.soon(until)
+		// By lists that came meanwhile it is judged again first.
+		if v == w.judge.Load() {
+			w.hand(v, f, r.Uses)
+		}
 	}
 	f.cancel = nil
 	w.gate.Result(now, r)
@@ -85,7 +89,18 @@ func (w *worker) readFile(ctx context.Context, v *digsig.Verifier, f *file, path
 			r.Class = gate.ClassLoader
 		}
 	}
-	verdict := v.Check(ctx, content(f.fd), st.Size, digsig.Request{Use: digsig.UseExec, At: time.Now(), Path: path, Signature: signatureOf(f.fd), Carrier: digsig.InXattr})
+	q := digsig.Request{Use: digsig.UseExec, At: time.Now(), Path: path}
+	sealed, isSealed := w.measure(f.fd)
+	if isSealed {
+		if known, ok := w.enrolledVerdict(v, sealed, q); ok {
+			return known
+		}
+	}
+	q.Signature, q.Carrier = signatureOf(f.fd), digsig.InXattr
+	verdict := v.Check(ctx, content(f.fd), st.Size, q)
+	if isSealed {
+		w.remember(sealed, verdict, path)
+	}
 	reason := verdict.Reason
 	if verdict.Cause != 0 {
 		reason = verdict.Cause

@@ -16,6 +16,7 @@ import (
 
 	"midplane/digsig"
 	"midplane/internal/digsig/audit"
+	"midplane/internal/digsig/bpflsm"
 	"midplane/internal/digsig/fanotify"
 	"midplane/internal/digsig/gaps"
 	"midplane/internal/digsig/gate"
@@ -55,13 +56,21 @@ type worker struct {
 	next    mono.Time          // guarded by mu: what the timer is set to
 	spare   []*event           // guarded by mu: not in use
 
+	verity   map[bpflsm.Digest]enrolled // guarded by mu: content with fs-verity that was read
+	lsm      *bpflsm.Gate               // guarded by mu: of tier bpf-lsm, nil in others
+	lsmReady bool                       // guarded by mu: it decides
+	lsmUntil time.Time                  // guarded by mu: when a grant may change by itself
+	lsmTimer *time.Timer                // guarded by mu
+
 	reload  sync.Mutex // one change of lists or mode at a time
 	info    atomic.Pointer[report]
 	marks   atomic.Pointer[[]Marked]
 	earlier atomic.Pointer[CheckReport]
 	gaps    atomic.Pointer[gaps.Report]
+	probing sync.Mutex // of who sets gaps: what is in force last is what they are of
 
 	nEvents, nOwn, nGone, nUnopened, nOverflows, nMarkFails atomic.Uint64
+	nEnrolled, nUnhanded                                    atomic.Uint64
 	reading                                                 chan struct{} // a place for each file that is read for its class
 	subjects                                                chan struct{} // a place for each subject that is hashed
 }
@@ -73,6 +82,7 @@ type report struct {
 	command    string // mode set by command
 	storeError string
 	lastGood   bool
+	noBPF      string // why tier bpf-lsm is not in force
 }
 
 // file is an open file of an event. Its descriptor is closed when nobody uses it.
@@ -88,6 +98,10 @@ type file struct {
 	judged   bool
 	path     string
 	cancel   context.CancelFunc
+
+	told      bool      // the kernel has a verdict about the inode
+	handed    gate.Uses // that it has
+	handedGen uint64    // of the lists by which
 }
 
 // event is a question without an answer.
@@ -107,7 +121,7 @@ func workerMain() error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	w := &worker{
 		cfg: b.Config, groups: groups, control: control, link: l, started: time.Now().UTC(), pid: int32(os.Getpid()), first: b.First, glass: b.Mode,
-		events: map[gate.ID]*event{}, entries: map[gate.Key]*file{}, leases: map[int]*file{}, kick: make(chan struct{}, 1), next: mono.Never,
+		events: map[gate.ID]*event{}, entries: map[gate.Key]*file{}, leases: map[int]*file{}, verity: map[bpflsm.Digest]enrolled{}, kick: make(chan struct{}, 1), next: mono.Never,
 		reading: make(chan struct{}, 64), subjects: make(chan struct{}, 4),
 	}
 	w.boss.Store(int32(b.Supervisor.PID))
@@ -195,6 +209,9 @@ func (w *worker) prepare() error {
 				len(earlier.Denied), d.Path, d.Reason, d.Detail)
 		}
 		if err := w.markAll(); err != nil {
+			return err
+		}
+		if err := w.raise(); err != nil {
 			return err
 		}
 	}

@@ -38,7 +38,7 @@ func choose(h Host, s Settings) Report {
 	}
 	switch {
 	case highest < TierVerity:
-		lacks(TierVerity, "the policy does not want it", "tier = \"bpf-lsm\"")
+		lacks(TierVerity, "the policy does not want it", "the configuration with tier auto")
 	case !anyVerity(h):
 		lacks(TierVerity, "no file system here has fs-verity", verityCure(h))
 	case fanotify:
@@ -46,7 +46,7 @@ func choose(h Host, s Settings) Report {
 	}
 	switch ok, lack, cure := h.BPF.usable(); {
 	case highest < TierBPF:
-		lacks(TierBPF, "the policy does not want it", "tier = \"bpf-lsm\"")
+		lacks(TierBPF, "the policy does not want it", "the configuration with tier auto")
 	case !ok:
 		lacks(TierBPF, lack, cure)
 	default:
@@ -125,9 +125,9 @@ func mappings(_ Host, _ Settings, t Tier) (Gap, bool) {
 }
 
 func anonymous(_ Host, s Settings, t Tier) (Gap, bool) {
-	cure := "tier bpf-lsm with anonymous = \"deny\""
+	cure := "tier bpf-lsm with `enforce --kernel anonymous`"
 	if t == TierBPF {
-		cure = "anonymous = \"deny\" in the policy (ends just-in-time compilers: browsers, Java, node)"
+		cure = "`enforce --kernel anonymous` (ends just-in-time compilers: browsers, Java, node)"
 	}
 	return Gap{[]int{39}, "code that a signed program reads into anonymous memory runs unverified", cure}, t > TierNone && (t < TierBPF || !s.DenyAnonymous)
 }
@@ -136,7 +136,7 @@ func foreignMemory(h Host, s Settings, t Tier) (Gap, bool) {
 	cure := "sysctl kernel.yama.ptrace_scope=3 (no debugger then works)"
 	switch {
 	case t == TierBPF:
-		cure = "ptrace = \"deny\" in the policy"
+		cure = "`enforce --kernel ptrace`"
 	case h.Yama == Absent:
 		cure = "the Yama LSM with ptrace_scope=3" + bpfToo
 	}
@@ -175,7 +175,7 @@ func modules(h Host, s Settings, t Tier) (Gap, bool) {
 	closed := !h.Modules || h.ModuleSigs || locked(h) || t == TierBPF && s.Modules
 	cure := "boot with module.sig_enforce=1 or lockdown=integrity, or sysctl kernel.modules_disabled=1"
 	if t == TierBPF {
-		cure = "modules = \"signed\" in the policy, or " + cure
+		cure = "`enforce --kernel modules`, or " + cure
 	} else {
 		cure += bpfToo
 	}
@@ -205,7 +205,7 @@ func root(h Host, s Settings, t Tier) (Gap, bool) {
 	case t < TierBPF:
 		return Gap{[]int{52}, "root can end the enforcement: it is out of scope in this tier", "tier bpf-lsm with lockdown=integrity"}, true
 	case !s.GuardBPF:
-		return Gap{[]int{52}, "root can write the maps and remove the programs by bpf(2)", "guard = \"bpf\" in the policy"}, true
+		return Gap{[]int{52}, "root can write the maps and remove the programs by bpf(2)", "`enforce --kernel guard`"}, true
 	}
 	return Gap{[]int{52}, "root can write the kernel's memory and disks under their file systems", "boot with lockdown=integrity, and no raw access to disks"}, !locked(h)
 }
