@@ -2,13 +2,18 @@ package enforcer_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"midplane/digsig"
 	"midplane/internal/digsig/audit"
+	"midplane/internal/digsig/bpflsm"
+	"midplane/internal/digsig/enforcer"
 	. "midplane/internal/digsig/enforcer/enforcetest"
+	"midplane/internal/digsig/gaps"
 	"midplane/internal/lab"
 )
 
@@ -54,4 +59,56 @@ func TestIntegrationBasics(t *testing.T) {
 		t.Errorf("the log: %+v, %v", rep, err)
 	}
 	_ = digsig.Exempt
+}
+
+// Where the kernel carries no higher tier, or the configuration forbids it, fanotify decides, and the status says why.
+func TestIntegrationTierFallsBack(t *testing.T) {
+	needRoot(t)
+	dir := Tmpfs(t)
+	r := New(t, dir)
+	bad := Put(t, Compile(t, Hello), filepath.Join(dir, "bad"))
+	lack := "it is for the whole machine"
+	if err := bpflsm.Probe(); err != nil {
+		lack = err.Error()
+	}
+	for tier, want := range map[string]string{
+		enforcer.TierAuto:     "no tier bpf-lsm: " + lack,
+		enforcer.TierVerity:   "no tier bpf-lsm: the configuration wants no higher one",
+		enforcer.TierFanotify: "no tier bpf-lsm: the configuration wants no higher one",
+	} {
+		r.Config.Tier = tier
+		r.Start()
+		if o := Exec(bad); !o.Denied() {
+			t.Errorf("tier %s: %+v", tier, o)
+		}
+		Eventually(t, "why tier "+tier, func() error {
+			s := r.Status()
+			if s.Kernel != nil || s.Tier != gaps.TierFanotify && s.Tier != gaps.TierVerity || tier == enforcer.TierFanotify && s.Tier != gaps.TierFanotify {
+				t.Fatalf("tier %s: %v, %+v", tier, s.Tier, s.Kernel)
+			}
+			if len(s.NotHigher) == 0 || !strings.HasPrefix(s.NotHigher[len(s.NotHigher)-1], want) {
+				return fmt.Errorf("%q, want %q", s.NotHigher, want)
+			}
+			return nil
+		})
+		r.Stop()
+	}
+	r.Config.Tier = enforcer.TierBPF
+	if err := r.TryStart(); err == nil || !strings.Contains(err.Error(), "tier bpf: "+lack) {
+		t.Errorf("tier bpf of some file systems: %v", err)
+	}
+	if o := Exec(bad); !o.Ran() {
+		t.Errorf("after an enforcer that could not begin: %+v", o)
+	}
+}
+
+func TestTierNames(t *testing.T) {
+	for want, c := range map[string]enforcer.Config{
+		`Tier is "lsm", want auto, fanotify, verity or bpf`:          {Tier: "lsm"},
+		`Kernel has "all", want anonymous, modules, guard or ptrace`: {Kernel: []string{"guard", "all"}},
+	} {
+		if err := enforcer.Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
 }

@@ -55,10 +55,13 @@ func (w *worker) raise() error {
 	return nil
 }
 
-// lower goes on without the gate in the kernel, and removes one that was left there.
+// lower goes on without the gate in the kernel, and removes one that was left there. That is the machine's, and no matter
+// of an enforcer for some file systems.
 func (w *worker) lower(why error) {
-	if err := detach(); err != nil {
-		why = fmt.Errorf("%w; and the programs in the kernel cannot be removed: %w", why, err)
+	if len(w.cfg.Mounts) == 0 {
+		if err := detach(); err != nil {
+			why = fmt.Errorf("%w; and the programs in the kernel cannot be removed: %w", why, err)
+		}
 	}
 	w.say("tier %s is not in force: %v", gaps.TierBPF, why)
 	w.inform(func(r *report) { r.noBPF = why.Error() })
@@ -67,18 +70,19 @@ func (w *worker) lower(why error) {
 // attach makes the gate in the kernel or takes over the one that there is. Until collect is through it does as before, a
 // new one nothing.
 func (w *worker) attach() error {
-	switch {
-	case w.cfg.Tier == TierVerity:
+	if w.cfg.Tier == TierVerity {
 		return errors.New("the configuration wants no higher one")
+	}
+	if err := bpflsm.Probe(); err != nil {
+		return err
+	}
+	switch {
 	case len(w.cfg.Mounts) > 0:
 		return errors.New("it is for the whole machine, and the configuration names file systems (Mounts)")
 	case w.cfg.NoOpen:
 		return errors.New("it needs verdicts about libraries, which the configuration does not want (NoOpen)")
 	case w.cfg.Remote:
 		return errors.New("it denies what is on FUSE and network file systems, which the configuration allows (Remote)")
-	}
-	if err := bpflsm.Probe(); err != nil {
-		return err
 	}
 	if _, err := ownGrant(); err != nil {
 		return err
@@ -301,7 +305,10 @@ func (w *worker) handTo(f *file, roles digsig.Role) error {
 	if err := w.lsm.Allow(bpflsm.Grant{Digest: bpflsm.Digest{Kind: bpflsm.Content, Sum: sum}, Roles: roles}); err != nil {
 		return errors.Join(err, w.lsm.Forget(h))
 	}
-	f.told = true
+	if !f.told {
+		f.told = true
+		w.told[sum]++
+	}
 	return w.lsm.Commit(h, sum)
 }
 
@@ -312,14 +319,28 @@ func (w *worker) takeBack(f *file) {
 		return
 	}
 	f.told = false
+	sum := f.verdict.File
+	var gone error
+	if w.told[sum]--; w.told[sum] == 0 {
+		delete(w.told, sum)
+		gone = w.lsm.Revoke(bpflsm.Digest{Kind: bpflsm.Content, Sum: sum})
+	}
 	h, err := borrow(f.fd)
 	if err == nil {
 		err = w.lsm.Forget(h)
 		h.Close()
 	}
 	if err != nil {
-		// It cannot be left: all go, and whoever comes next has them judged again.
+		// It cannot be left: all go, and the others come again.
 		err = errors.Join(err, w.lsm.ForgetAll())
+		v := w.judge.Load()
+		for _, o := range w.entries {
+			if o.told {
+				err = errors.Join(err, w.handTo(o, rolesOf(v, o.handed, o.verdict, o.path)))
+			}
+		}
+	}
+	if err = errors.Join(err, gone); err != nil {
 		w.say("a verdict in the kernel: %v", err)
 	}
 }
@@ -536,7 +557,7 @@ func detach() error {
 // detachAnew has the program itself, run anew, remove the gate in the kernel: it is a manager of a guarded gate then,
 // which this process need not be.
 func (s *supervisor) detachAnew() {
-	if _, err := os.Stat(bpflsm.DefaultPins); s.cfg.Keep || err != nil {
+	if _, err := os.Stat(bpflsm.DefaultPins); s.cfg.Keep || len(s.cfg.Mounts) > 0 || err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

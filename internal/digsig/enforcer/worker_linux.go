@@ -58,6 +58,7 @@ type worker struct {
 
 	verity   map[bpflsm.Digest]enrolled // guarded by mu: content with fs-verity that was read
 	lsm      *bpflsm.Gate               // guarded by mu: of tier bpf-lsm, nil in others
+	told     map[[32]byte]int           // guarded by mu: how many files' content the kernel was told of, by SHA-256
 	lsmReady bool                       // guarded by mu: it decides
 	lsmUntil time.Time                  // guarded by mu: when a grant may change by itself
 	lsmTimer *time.Timer                // guarded by mu
@@ -121,7 +122,7 @@ func workerMain() error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	w := &worker{
 		cfg: b.Config, groups: groups, control: control, link: l, started: time.Now().UTC(), pid: int32(os.Getpid()), first: b.First, glass: b.Mode,
-		events: map[gate.ID]*event{}, entries: map[gate.Key]*file{}, leases: map[int]*file{}, verity: map[bpflsm.Digest]enrolled{}, kick: make(chan struct{}, 1), next: mono.Never,
+		events: map[gate.ID]*event{}, entries: map[gate.Key]*file{}, leases: map[int]*file{}, verity: map[bpflsm.Digest]enrolled{}, told: map[[32]byte]int{}, kick: make(chan struct{}, 1), next: mono.Never,
 		reading: make(chan struct{}, 64), subjects: make(chan struct{}, 4),
 	}
 	w.boss.Store(int32(b.Supervisor.PID))

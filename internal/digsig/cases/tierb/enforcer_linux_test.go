@@ -81,6 +81,7 @@ func enforcerDisk(t *testing.T) []string {
 // enough bounds each wait: the guest is emulated.
 const enough = 2 * time.Minute
 
+// enforcing is the program on the disk.
 const enforcing = "/mnt/bin/midplane"
 
 // guest is the machine with the enforcer.
@@ -106,6 +107,14 @@ func TestIntegrationEnforcer(t *testing.T) {
 			t.Errorf("tier %v (%v), %+v", s.Tier, s.NotHigher, s.Kernel)
 		}
 		g.decides("begun")
+		out, err := exec.Command(enforcing, "digsig", "status", "--socket", "/run/digsig.sock").CombinedOutput()
+		if s := string(out); err != nil || !strings.Contains(s, "tier bpf-lsm") || !strings.Contains(s, "kernel: mode enforce") || !strings.Contains(s, "signed programs on an overlay") {
+			t.Errorf("status: %v\n%s", err, s)
+		}
+
+		if s := g.status(); s.Stats.Enrolled == 0 || s.Kernel.Unhanded != 0 || s.Kernel.Denied == 0 {
+			t.Errorf("%d verdicts without reading, %+v", s.Stats.Enrolled, s.Kernel)
+		}
 
 		// Not enrolled: the verdict of fanotify is handed to the kernel, and ends with a writer.
 		g.must(unix.Mount("none", "/run/t", "tmpfs", 0, ""))
@@ -153,6 +162,15 @@ func TestIntegrationEnforcer(t *testing.T) {
 		g.ended()
 		g.nothing()
 		g.want("after the end", "/mnt/bad/hello", true)
+
+		g.start("--keep")
+		g.must(g.cmd.Process.Signal(unix.SIGTERM))
+		g.ended()
+		g.decides("kept")
+		g.start()
+		g.must(g.cmd.Process.Signal(unix.SIGTERM))
+		g.ended()
+		g.nothing()
 		if t.Failed() {
 			t.Logf("the enforcer:\n%s", g.log.String())
 		}
@@ -202,10 +220,10 @@ func (g *guest) prepare() {
 }
 
 // start starts the enforcer and waits until the kernel decides. The test's own program is signed by nobody: by force.
-func (g *guest) start() {
+func (g *guest) start(flags ...string) {
 	g.t.Helper()
-	g.cmd = exec.Command(enforcing, "digsig", "enforce", "--foreground", "--force", "--tier", "bpf", "--kernel", "guard", "--enrolled", "/mnt",
-		"--store", "/run/etc", "--state", "/run/var", "--audit", "/run/digsig.log", "--socket", "/run/digsig.sock")
+	g.cmd = exec.Command(enforcing, append([]string{"digsig", "enforce", "--foreground", "--force", "--tier", "bpf", "--kernel", "guard", "--enrolled", "/mnt",
+		"--store", "/run/etc", "--state", "/run/var", "--audit", "/run/digsig.log", "--socket", "/run/digsig.sock"}, flags...)...)
 	g.log.Reset()
 	g.cmd.Stdout, g.cmd.Stderr = &g.log, &g.log
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
