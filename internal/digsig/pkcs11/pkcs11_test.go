@@ -28,11 +28,14 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	code := m.Run()
-	if built.dir != "" {
-		os.RemoveAll(built.dir)
+	if helperDir != "" {
+		os.RemoveAll(helperDir)
 	}
 	os.Exit(code)
 }
+
+// helperDir is where the real helper was built, if it was.
+var helperDir string
 
 // misbehave is a helper with a hostile library in it.
 func misbehave(role string) {
