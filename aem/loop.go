@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"midplane/internal/aem/loop"
-	"midplane/internal/aem/wheel"
 	"midplane/internal/mono"
 )
 
@@ -35,11 +34,12 @@ type Loop struct {
 	backend  string
 	fallback error
 	back     loop.Loop // the loop's own, but for Wake
-	wheel    *wheel.Wheel
+	timers   *Timers   // the loop's own, like what follows
 	ended    chan struct{}
 	events   []loop.Event
 	links    *link // connections and packet sockets
 	accepts  map[loop.Handle]struct{}
+	routines []*Routines
 
 	mu     sync.Mutex // guards what follows
 	posted []func()
@@ -65,7 +65,7 @@ func NewLoop(ex *Executor, cfg *LoopConfig) (*Loop, error) {
 	if cfg == nil {
 		cfg = &LoopConfig{}
 	}
-	l := &Loop{ex: ex, ended: make(chan struct{}), events: make([]loop.Event, 256), wheel: wheel.New(mono.Now()), accepts: map[loop.Handle]struct{}{}, all: map[*Event]struct{}{}}
+	l := &Loop{ex: ex, ended: make(chan struct{}), events: make([]loop.Event, 256), timers: NewTimers(), accepts: map[loop.Handle]struct{}{}, all: map[*Event]struct{}{}}
 	opened := make(chan error)
 	go l.run(loop.Config{
 		Buffers: cfg.Buffers, BufferSize: cfg.BufferSize, SendQueue: cfg.SendQueue, MaxEndpoints: cfg.MaxConns, Linger: cfg.Linger,
@@ -85,6 +85,17 @@ func (l *Loop) Backend() string { return l.backend }
 
 // Fallback says why back ends that are preferred to this one could not be had; nil if nothing was passed over.
 func (l *Loop) Fallback() error { return l.fallback }
+
+// Routines makes routines for handlers on this loop: those of inline classes, which alone may start them. class counts
+// them. They end with the loop.
+func (l *Loop) Routines(class *Class) *Routines {
+	rs := NewRoutines(class, l.timers, func(f func()) { l.post(f) })
+	l.post(func() { l.routines = append(l.routines, rs) })
+	return rs
+}
+
+// Timers are the loop's timers, for handlers of inline classes.
+func (l *Loop) Timers() *Timers { return l.timers }
 
 // Executor is where the loop's events go.
 func (l *Loop) Executor() *Executor { return l.ex }
@@ -114,6 +125,9 @@ func (l *Loop) run(cfg loop.Config, backend string, opened chan<- error) {
 
 // closeAll ends what belongs to no event, or whose end the back end has not told yet.
 func (l *Loop) closeAll() {
+	for _, rs := range l.routines {
+		rs.Close()
+	}
 	for c := l.links; c != nil; c = c.nextLink {
 		_ = l.back.Abort(c.h)
 	}
@@ -135,7 +149,7 @@ func (l *Loop) closeAll() {
 
 // turn waits once and does what there is to do; false ends the loop.
 func (l *Loop) turn() bool {
-	n, err := l.back.Wait(l.events, l.wheel.Deadline())
+	n, err := l.back.Wait(l.events, l.timers.w.Deadline())
 	if err != nil {
 		l.ex.warn("event loop", err)
 		l.mu.Lock()
@@ -143,11 +157,9 @@ func (l *Loop) turn() bool {
 		l.mu.Unlock()
 		return false
 	}
+	l.timers.Update()
 	l.dispatch(n)
-	l.wheel.Advance(mono.Now())
-	for t := l.wheel.Expired(); t != nil; t = l.wheel.Expired() {
-		t.Owner.(interface{ expired() }).expired()
-	}
+	l.timers.Run()
 	return l.takeIn()
 }
 
@@ -265,6 +277,7 @@ func (l *Loop) Close() error {
 // LoopStats are numbers of a loop.
 type LoopStats struct {
 	Backend        string
+	Busy           bool   // the loop did not come round within 200 ms, and the rest is not known: a handler keeps it
 	Conns          int    // open connections, listeners and watched descriptors
 	Timers         int    // set
 	Held           int    // receive buffers that handlers have not given back
@@ -276,8 +289,8 @@ type LoopStats struct {
 	Resets         uint64 // connections that failed
 }
 
-// Stats returns the loop's numbers. It waits for the loop's next turn, so a handler of an inline class must not
-// call it. Of a closed loop only the name is left.
+// Stats returns the loop's numbers. It waits for the loop's next turn, 200 ms at most, so a handler of an inline class must
+// not call it. Of a closed loop only the name is left.
 func (l *Loop) Stats() LoopStats {
 	done := make(chan LoopStats, 1)
 	if l.post(func() { done <- l.read() }) {
@@ -285,6 +298,8 @@ func (l *Loop) Stats() LoopStats {
 		case s := <-done:
 			return s
 		case <-l.ended:
+		case <-time.After(200 * time.Millisecond):
+			return LoopStats{Backend: l.backend, Busy: true}
 		}
 	}
 	return LoopStats{Backend: l.backend}
@@ -293,7 +308,7 @@ func (l *Loop) Stats() LoopStats {
 func (l *Loop) read() LoopStats {
 	s := l.back.Stats()
 	return LoopStats{
-		Backend: l.backend, Conns: s.Endpoints, Timers: l.wheel.Len(), Held: s.Held, Queued: s.Queued, Turns: s.Waits, Received: s.Received, Sent: s.Sent,
+		Backend: l.backend, Conns: s.Endpoints, Timers: l.timers.Len(), Held: s.Held, Queued: s.Queued, Turns: s.Waits, Received: s.Received, Sent: s.Sent,
 		Starved: s.Starved, AcceptPauses: s.AcceptPauses, Resets: s.Resets,
 	}
 }

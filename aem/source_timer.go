@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"midplane/internal/aem/wheel"
 	"midplane/internal/mono"
 )
 
@@ -16,21 +15,21 @@ type Tick struct {
 
 // Every is the source of a timer that runs every period, first one period after Start. Its times do not drift. A period is
 // at least 1 ms.
-func Every(period time.Duration) Source[Tick] { return &timer{period: period, every: true} }
+func Every(period time.Duration) Source[Tick] { return &ticker{period: period, every: true} }
 
 // After is the source of a timer that runs once, so long after each Start.
-func After(d time.Duration) Source[Tick] { return &timer{period: d} }
+func After(d time.Duration) Source[Tick] { return &ticker{period: d} }
 
-type timer struct {
+type ticker struct {
 	period time.Duration
 	every  bool
-	node   wheel.Timer
+	timer  Timer
 	sink   *Sink[Tick]
-	at     mono.Time // the loop's own, like the node
+	at     mono.Time // the loop's own, like the timer
 }
 
 // String names the source.
-func (t *timer) String() string {
+func (t *ticker) String() string {
 	if t.every {
 		return fmt.Sprintf("every %v", t.period)
 	}
@@ -38,7 +37,7 @@ func (t *timer) String() string {
 }
 
 // Start sets the timer.
-func (t *timer) Start(to *Sink[Tick]) error {
+func (t *ticker) Start(to *Sink[Tick]) error {
 	if t.every && t.period < time.Millisecond {
 		return &ConfigError{"period", t.period, "at least 1ms"}
 	}
@@ -48,8 +47,10 @@ func (t *timer) Start(to *Sink[Tick]) error {
 	t.sink = to
 	l, at := to.Loop(), mono.Now().Add(t.period)
 	if !l.post(func() {
-		t.node.Owner, t.at = t, at
-		l.wheel.Set(&t.node, at)
+		t.at = at
+		t.timer.SetArg(t)
+		t.timer.Fire = fireTicker
+		l.timers.w.Set(&t.timer.node, at)
 	}) {
 		return ErrLoopClosed
 	}
@@ -57,13 +58,15 @@ func (t *timer) Start(to *Sink[Tick]) error {
 }
 
 // Stop stops it.
-func (t *timer) Stop() {
+func (t *ticker) Stop() {
 	l := t.sink.Loop()
-	l.post(func() { l.wheel.Stop(&t.node) })
+	l.post(func() { l.timers.Stop(&t.timer) })
 }
 
+func fireTicker(t *Timer) { t.Arg().(*ticker).expired() }
+
 // expired is called by the loop.
-func (t *timer) expired() {
+func (t *ticker) expired() {
 	now := mono.Now()
 	tick := Tick{Late: now.Sub(t.at)}
 	if t.every {
@@ -73,7 +76,7 @@ func (t *timer) expired() {
 			next = t.at.Add(t.period * time.Duration(tick.Missed+1))
 		}
 		t.at = next
-		t.sink.Loop().wheel.Set(&t.node, next)
+		t.sink.Loop().timers.w.Set(&t.timer.node, next)
 	}
 	_ = t.sink.emit(tick, nil, true)
 }

@@ -60,6 +60,18 @@ var commands = []documented{
 	{line: "midplane fib feed add frr kind fpm", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
 	{line: "midplane fib diff fib blue table 10", by: []string{"daemon_test.TestIntegrationDocumentedFIB"}},
 	{line: "midplane fib stats", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane digsig keygen release", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane digsig sign --key file:release.key --name myapp --version 3 ./myapp", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane digsig sign --key agent: --manifest tree.mdm ./build", by: []string{"cli_test.TestScripts", "cli_test.TestDigsigAgent"}},
+	{line: "midplane digsig verify --pub release.pub ./myapp", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane digsig manifest make --dpkg --root /srv/image --key file:release.key --out manifests", by: []string{"dpkg_test.TestIntegrationDebian"}},
+	{line: "midplane digsig revoke --key file:officer.key --below myapp=3 --why CVE-2027-1234", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane digsig explain /usr/bin/ssh", by: []string{"cli_test.TestScripts"}},
+	{line: "midplane digsig enforce --check", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
+	{line: "midplane digsig status", by: []string{"cli_test.TestIntegrationDigsigEnforcer", "cli_test.TestScripts"}},
+	{line: "midplane digsig audit tail -f", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
+	{line: "midplane aem bench --for 1s", run: true, ends: true, out: "  goroutines "},
+	{line: "midplane aem top /run/gateway/aem", by: []string{"aemtool.TestTopText", "aemtool.TestTopLive"}},
 	{line: "midplane fib bench routes 10000 changes 1000", run: true, ends: true, out: "10000    lookup"},
 }
 

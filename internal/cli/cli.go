@@ -106,7 +106,7 @@ Try it without root and without configuration:  midplane dev`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newNode(e), newTipc(e), newFIB(e), newDigsig(e), newDev(e), newMan(e), newVersion(e))
+	root.AddCommand(newNode(e), newTipc(e), newFIB(e), newAEM(e), newDigsig(e), newDev(e), newMan(e), newVersion(e))
 	return root
 }
 
