@@ -49,10 +49,11 @@ sim: ## SIMSEEDS seeds of the simulated cluster (10,000: minutes), and its growt
 lab: ## tests against Linux's own TIPC in guests (needs root)
 	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
 
-bench: ## side by side with TCP and NATS, bart, and as root the kernel's FIB; see docs/performance.md
+bench: ## side by side with TCP and NATS, bart, net and gnet, and as root the kernel's FIB; see docs/performance.md
 	cd bench && $(GO) run . $(BENCHFLAGS)
 	cd bench && GOAMD64=v3 $(GO) run ./fib
 	cd bench && $(GO) run ./digsig
+	cd bench && $(GO) run ./aemwake && $(GO) run ./aemtimer && $(GO) run ./aemoverload
 	cd bench && if [ "$$(id -u)" = 0 ]; then $(GO) run ./fibxdp; else echo "the comparison with the kernel's FIB needs root"; fi
 
 lint: cross ## formatting, vet, staticcheck, other platforms; import directions are a test (internal/archtest)

@@ -46,7 +46,9 @@
 //   - Handlers of inline classes that block or compute: they hold up what calls them. The stall detector names them
 //     (Config.OnStall), with their stack.
 //   - The garbage collector. Its marking takes a quarter of the processors at normal priority while it lasts, and spare Ps let more of
-//     it run at once: expect a few hundred microseconds at the 99.9th percentile. Allocate little; nothing here allocates for a task.
+//     it run at once: expect a few hundred microseconds at the 99.9th percentile. It also has to stop lowered threads, and waits until the
+//     kernel lets them run: at once on a machine that is this program's own, milliseconds on one that others keep busy (there a
+//     niceness of 10 is better than 19). Allocate little; nothing here allocates for a task.
 //   - A cgroup's CPU quota that is used up: the kernel then stops the whole process for the rest of the period, up to 100 ms. Workers
 //     are limited to the quota, rounded down; leave room for the rest of the program.
 //   - Other processes. Niceness ranks threads within one autogroup (sched(7)) or cgroup. A neighbour outside of it gets its share whatever

@@ -228,8 +228,17 @@ func TestXattr(t *testing.T) {
 	if got := v.VerifyFile(t.Context(), name, q); got.Carrier != InXattr || got.Reason != Signed {
 		t.Error(got)
 	}
+	if os.Geteuid() == 0 { // what only root can set is looked at first
+		if err := SetXattr(name, XattrSecurity, []byte("nonsense")); err == nil {
+			want(t, v.VerifyFile(t.Context(), name, q), Broken, "xattr signature")
+			if err := SetXattr(name, XattrSecurity, signed); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	write(t, name, append(slices.Clone(content), "rm -rf /\n"...), 0o755)
 	want(t, v.VerifyFile(t.Context(), name, q), Broken, "changed")
+	syscall.Removexattr(name, XattrSecurity)
 	if err := SetXattr(name, XattrUser, []byte("nonsense")); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -180,11 +181,17 @@ func (s *Store) Save(v *Verifier, now time.Time) error {
 	return WriteFile(filepath.Join(s.StateDir, stateFile), b, 0o644)
 }
 
-// LoadTrust reads the key files (*.pub) of a directory. One that is not there holds none. An error names the file.
+// LoadTrust reads the key files (*.pub) of a directory. One that is not there holds none. An error names the file; that
+// anybody may write to the directory or a file is one too.
 func LoadTrust(dir string) (*TrustStore, error) {
 	names, err := list(dir, ".pub", maxKeys)
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range append([]string{dir}, names...) {
+		if err := private(name); err != nil {
+			return nil, err
+		}
 	}
 	var keys []*Key
 	for _, name := range names {
@@ -203,6 +210,18 @@ func LoadTrust(dir string) (*TrustStore, error) {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return s, nil
+}
+
+// private says whether not everybody may write to what decides whom to trust.
+func private(name string) error {
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || runtime.GOOS == "windows" {
+		return nil
+	}
+	if err == nil && info.Mode()&0o002 != 0 {
+		err = fmt.Errorf("%s: anybody may write to it (mode %s): want chmod o-w", name, info.Mode())
+	}
+	return err
 }
 
 func loadManifests(dir string) ([][]byte, error) {

@@ -1,10 +1,12 @@
 package digsig
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +170,19 @@ func TestStoreErrors(t *testing.T) {
 			b[len(b)-1] ^= 1
 			put(t, filepath.Join(s.Dir, ManifestDir, "b.mdm"), b)
 		},
+		"chmod o-w": func(s *Store) {
+			if runtime.GOOS == "windows" {
+				t.Skip("modes are not what they seem")
+			}
+			if err := os.Chmod(filepath.Join(s.Dir, TrustDir, "a.pub"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"want chmod": func(s *Store) {
+			if err := os.Chmod(filepath.Join(s.Dir, TrustDir), 0o777); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"not a regular file": func(s *Store) { os.Mkdir(filepath.Join(s.Dir, PolicyFile), 0o755) },
 	} {
 		s := onDisk(t, key)
@@ -265,6 +280,35 @@ func TestPolicyInForce(t *testing.T) {
 			want(t, got, Unreadable, "fire")
 			want(t, v.Recheck(got, UseExec, now), Unreadable, "not read")
 		}
+	}
+}
+
+// A verdict says until when it holds: where one signature suffices as long as that is good, where all must be as long as all.
+func TestUntil(t *testing.T) {
+	a, b := testKey(t, 1), p256Key(t)
+	early, late := now.Add(time.Hour), now.Add(2*time.Hour)
+	trust := storeOf(t, trustedFor(a, func(k *Key) { k.NotAfter = early }), trustedFor(b, func(k *Key) { k.NotAfter = late }))
+	file := embed(t, smallELF(t), Template{}, a, b)
+	for _, all := range []bool{false, true} {
+		owner := testKey(t, 3)
+		trust := storeOf(t, append(trust.Keys(), trustedFor(owner, func(*Key) {}))...)
+		v := verifier(t, Config{Trust: trust, Policy: policyOf(t, 1, owner, func(p *Policy) { p.AllMustMatch = all })})
+		verify := func(at time.Time) Verdict {
+			return v.Verify(t.Context(), bytes.NewReader(file), int64(len(file)), UseExec, at)
+		}
+		got := verify(now)
+		want(t, got, Signed, "")
+		if got.Until.IsZero() || got.Until.After(late) || (all && !got.Until.Equal(early)) {
+			t.Errorf("all %v: until %s", all, got.Until)
+		}
+		// Until then nothing changes, and what comes after it is as it must be.
+		want(t, verify(got.Until.Add(-1)), Signed, "")
+		r := Signed
+		if all {
+			r = Expired
+		}
+		want(t, verify(early), r, "")
+		want(t, verify(late), Expired, "")
 	}
 }
 

@@ -26,7 +26,7 @@ func slowKey(a netip.Addr) (family uint32, k image.Key, ok bool) {
 	return ipv6, image.Key{}, false
 }
 
-// addrOf is the reverse.
+// addrOf is the reverse of slowKey.
 func addrOf(family uint32, k image.Key) netip.Addr {
 	if family == ipv4 {
 		var b [4]byte

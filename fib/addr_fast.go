@@ -33,6 +33,12 @@ func checkLayout() bool {
 		zoneOf(four) != zoneOf(six) && zoneOf(netip.Addr{}) != zoneOf(four) && zoneOf(netip.Addr{}) != zoneOf(six)
 }
 
+// mapped returns the bits of an address, IPv4 as IPv4 in IPv6; ok if it is one. It is for when layout is true.
+func mapped(a netip.Addr) (hi, lo uint64, ok bool) {
+	b := (*addrBits)(unsafe.Pointer(&a))
+	return b.hi, b.lo, b.zone != none
+}
+
 // key is slowKey, without going through octets.
 func key(a netip.Addr) (family uint32, k image.Key, ok bool) {
 	if !layout {

@@ -243,7 +243,7 @@ func (s *Set) newTable(id ID, name string) (*Table, error) {
 
 // tableAt makes the Table of a descriptor.
 func (s *Set) tableAt(d uint32, id ID, name string) *Table {
-	t := &Table{set: s, id: id, name: name}
+	t := &Table{set: s, view: s.im.View, id: id, name: name}
 	t.desc.Store(d)
 	t.heap = *trie.NewHeap(&s.im, &s.space, d+image.DescEpoch)
 	for f := range t.tree {

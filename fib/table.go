@@ -15,6 +15,7 @@ import (
 // turns, those of different FIBs do not.
 type Table struct {
 	set  *Set
+	view image.View // of the set's image
 	id   ID
 	name string
 	desc atomic.Uint32 // its descriptor, noDesc when it was removed
@@ -197,25 +198,6 @@ func (t *Table) Replace(routes iter.Seq[Route]) error {
 	t.set.hops.dropAll(uses)
 	t.changed()
 	return nil
-}
-
-// Lookup returns the next hop or group of the longest prefix that contains an address. IPv4 in IPv6 is taken for IPv4;
-// zones do not count. It does not block and does not allocate.
-func (t *Table) Lookup(a netip.Addr) (NextHopID, bool) {
-	family, k, ok := key(a)
-	d := t.desc.Load()
-	var nh uint32
-	if family == ipv4 {
-		nh, ok = t.set.im.Lookup4(d, uint32(k.Hi>>32))
-	} else if ok {
-		nh, ok = t.set.im.Lookup(d, ipv6, k)
-	} else {
-		return 0, false // not an address
-	}
-	if !ok || t.desc.Load() != d {
-		return t.lookupLocked(family, k)
-	}
-	return NextHopID(nh), nh != 0
 }
 
 // lookupLocked is for the reader under whom memory was used again in every try: it takes a writer's turn. And for that

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"midplane/internal/cli"
+	"midplane/internal/lab"
 )
 
 // digsigCommand runs a verb in this process.
@@ -145,5 +147,76 @@ func TestDigsigAgent(t *testing.T) {
 	}
 	if out, code := digsigCommand(t, "sign", "--key", "agent:", p); code != 1 || !strings.Contains(out, "2 keys of the ssh-agent fit") {
 		t.Errorf("code %d: %s", code, out)
+	}
+}
+
+// enforcing has an enforcer watch a file system of its own, in a mount namespace of its own, and goes through the verbs.
+const enforcing = `set -eu
+cd "$D"
+digsig() { "$M" digsig "$@"; }
+fail() { echo "FAIL: $*"; cat log; exit 1; }
+denied() { if "$1" 2>/dev/null; then fail "$1 ran: $2"; fi; }
+runs() { "$1" || fail "$1 was denied: $2"; }
+mkdir -p m store/trust
+mount -t tmpfs none m
+cp /bin/true m/good; cp /bin/true m/bad; cp /bin/true m/other
+digsig keygen --unencrypted --purpose content,manifest,revocations,policy k >/dev/null
+cp k.pub store/trust
+digsig sign --key plain:k.key m/good
+digsig enforce --check --store "$D/store" --state "$D/state" --mount "$D/m"
+"$M" digsig enforce --foreground --store "$D/store" --state "$D/state" --socket "$D/s" --audit "$D/audit" --mount "$D/m" 2>log &
+pid=$!
+trap 'kill $pid 2>/dev/null || true' EXIT
+i=0
+until digsig status --socket s >status 2>/dev/null; do
+  i=$((i + 1)); [ $i -lt 1200 ] || fail "it does not start"; sleep 0.1
+done
+grep '^mode enforce ' status || fail "$(cat status)"
+grep '^    cure: ' status >/dev/null || fail "no gaps"
+digsig status -j --socket s | grep '"mode":"enforce"' >/dev/null || fail "status -j"
+runs m/good signed
+denied m/bad unsigned
+digsig permissive --socket s; runs m/bad permissive
+digsig enforce --socket s; denied m/bad 'enforced again'
+digsig learn --socket s; runs m/bad learn
+digsig enforce --socket s
+digsig manifest make --key plain:k.key --out store/other.mdm --name other /bin/true
+mkdir store/manifests; mv store/other.mdm store/manifests
+denied m/bad 'not listed before the reload'
+digsig enforce --reload --socket s; runs m/bad 'listed, as it is the same as other'
+digsig revoke --store store --key plain:k.key --why test m/good
+digsig enforce --reload --socket s; denied m/good revoked
+i=0
+until digsig audit tail --log audit -n 50 | grep 'verdict=deny.*reason=revoked.*path=.*/m/good' >/dev/null; do
+  i=$((i + 1)); [ $i -lt 600 ] || fail "the log lacks it: $(digsig audit tail --log audit -n 50)"; sleep 0.1
+done
+digsig audit tail -j --log audit -n 1 | grep '"seq":' >/dev/null || fail "audit tail -j"
+digsig enforce --stop --socket s
+wait $pid || fail "it ended with $?"
+trap - EXIT
+runs m/good 'nobody enforces'
+digsig audit verify --log audit
+sed 2d audit >audit.cut; cp audit.head audit.cut.head
+if digsig audit verify --log audit.cut; then fail "a record was taken out, and the log is whole"; else [ $? = 11 ] || fail "code $?"; fi
+echo all done
+`
+
+func TestIntegrationDigsigEnforcer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an enforcer needs root")
+	}
+	dir, err := os.MkdirTemp("", "mpe") // a short name, for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	// In a process namespace too: when its first process ends, whatever is left in it does.
+	cmd := exec.CommandContext(ctx, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--propagation", "private", "sh", "-c", enforcing)
+	cmd.Env = append(os.Environ(), "D="+dir, "M="+lab.Binary(t))
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "all done\n") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

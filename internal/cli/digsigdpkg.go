@@ -14,6 +14,7 @@ import (
 
 	"midplane/digsig"
 	"midplane/internal/digsig/dpkg"
+	"midplane/internal/digsig/enforcer"
 )
 
 // incoming is where a system finds manifests that do not lie beside package files.
@@ -22,6 +23,7 @@ const incoming = "/var/lib/midplane/digsig/incoming"
 // hooking is what the flags of newDpkg's verbs say.
 type hooking struct {
 	store, state, root string
+	socket             string
 	sources            []string
 	lax                bool
 }
@@ -63,6 +65,7 @@ no longer there. Exit code 15 if a file is not good.`,
 		f.StringVar(&h.store, "store", digsig.DefaultDir, "the store")
 		f.StringVar(&h.state, "state", digsig.DefaultStateDir, "directory that remembers")
 		f.StringVar(&h.root, "root", "/", "root of the system")
+		socketFlag(v, &h.socket)
 	}
 	before.Flags().StringArrayVar(&h.sources, "from", []string{incoming}, "directory with manifests; may be given again")
 	before.Flags().BoolVar(&h.lax, "lax", false, "go on when something is not signed")
@@ -97,7 +100,7 @@ func (h *hooking) before(ctx context.Context, e *env, debs []string) error {
 	lax := h.lax
 	if v, err := hook.Store.Load(hook.Now); v == nil {
 		return err
-	} else if v.Policy().Mode != digsig.Enforce {
+	} else if mode := h.mode(ctx, v); mode != digsig.Enforce.String() {
 		lax = true
 	}
 	placed, problems, err := hook.Before(ctx, debs, lax)
@@ -105,7 +108,30 @@ func (h *hooking) before(ctx context.Context, e *env, debs []string) error {
 		return err
 	}
 	fmt.Fprintf(e.out, "digsig: %d package files, %d manifests put in place\n", len(debs), placed)
+	if placed > 0 {
+		// They must count before dpkg runs the first maintainer script.
+		if err := h.reload(ctx); err != nil {
+			return fmt.Errorf("the enforcer does not take the manifests: %w", err)
+		}
+	}
 	return e.problems(problems, lax)
+}
+
+// mode is the enforcer's, or what it would begin with.
+func (h *hooking) mode(ctx context.Context, v *digsig.Verifier) string {
+	if s, err := enforcer.Dial(h.socket).Status(ctx); err == nil {
+		return s.Mode
+	}
+	return v.Policy().Mode.String()
+}
+
+// reload has the enforcer take the store, if one runs.
+func (h *hooking) reload(ctx context.Context) error {
+	_, err := enforcer.Dial(h.socket).Reload(ctx, false)
+	if err != nil && isNobody(err) {
+		return nil
+	}
+	return err
 }
 
 // debNames reads what apt says: package files, a line each.
@@ -145,8 +171,21 @@ func (h *hooking) after(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	if verified > 0 || removed > 0 {
-		fmt.Fprintf(e.out, "digsig: %d programs and scripts verified, %d old manifests taken out\n", verified, removed)
+	kept := ""
+	if len(removed) > 0 {
+		var refused *enforcer.RefusedError
+		if err := h.reload(ctx); errors.As(err, &refused) {
+			// What was upgraded runs on with its old files, a library in every program perhaps.
+			if err := hook.Restore(removed); err != nil {
+				return err
+			}
+			kept = "; they stay until what runs of them is started again: " + refused.Error()
+		} else if err != nil {
+			return err
+		}
+	}
+	if verified > 0 || len(removed) > 0 {
+		fmt.Fprintf(e.out, "digsig: %d programs and scripts verified, %d old manifests%s\n", verified, len(removed), kept)
 	}
 	return e.problems(problems, false)
 }

@@ -1,12 +1,10 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"midplane/fib"
@@ -77,12 +75,8 @@ func checkBGP(v spec.Feed) error {
 
 // bgpFeed is a BGP speaker in this process.
 type bgpFeed struct {
-	s      *bgp.Speaker
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	err error
+	*running
+	s *bgp.Speaker
 }
 
 func startBGP(f *feeder, v spec.Feed, open func(uint32) (feed.Table, fib.ID, error), target func(uint32) (*fibs.Source, error)) (fibs.Feed, error) {
@@ -103,35 +97,13 @@ func startBGP(f *feeder, v spec.Feed, open func(uint32) (feed.Table, fib.ID, err
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &bgpFeed{s: s, cancel: cancel}
-	r.wg.Go(func() {
-		err := s.Run(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		r.mu.Lock()
-		r.err = err
-		r.mu.Unlock()
-		f.log.Error("feed", "name", v.Name, "err", err)
-	})
-	return r, nil
+	return &bgpFeed{run(v.Name, f.log, 0, s.Run, s.Flush), s}, nil
 }
 
 // Resync implements service.Feed. BGP sessions tell every change, and what was not told is not to be had by asking.
 func (r *bgpFeed) Resync() error {
 	return failf("unsupported", "resync: a feed of kind bgp has nothing to compare with but its sessions")
 }
-
-// Close implements service.Feed.
-func (r *bgpFeed) Close() error {
-	r.cancel()
-	r.wg.Wait()
-	return nil
-}
-
-// Withdraw implements service.Feed.
-func (r *bgpFeed) Withdraw() { r.s.Flush() }
 
 // Info implements service.Feed.
 func (r *bgpFeed) Info() spec.FeedInfo {
@@ -151,11 +123,9 @@ func (r *bgpFeed) Info() spec.FeedInfo {
 	case up > 0:
 		i.State = "resyncing"
 	}
-	r.mu.Lock()
-	if r.err != nil {
-		i.State, i.Err = "failed", r.err.Error()
+	if err := r.failure(); err != nil {
+		i.State, i.Err = "failed", err.Error()
 	}
-	r.mu.Unlock()
 	for k, n := range map[string]uint64{"peers": uint64(len(s.Peers)), "established": uint64(up), "prefixes": uint64(s.Prefixes), "unresolved": uint64(s.Unresolved),
 		"nexthops": uint64(s.NextHops), "updates": s.Updates, "withdrawn": s.Withdrawn, "resolved": s.Resolved, "invalid": s.Invalid} {
 		i.Counts[k] = n

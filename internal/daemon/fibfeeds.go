@@ -112,13 +112,8 @@ func listenAddr(v spec.Feed) string {
 
 // fpmFeed is zebra, which connects to us.
 type fpmFeed struct {
-	server *fpm.Server
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	err error // the listener failed
-
+	*running
+	server  *fpm.Server
 	restart func() // ends the connection: zebra replays with the next
 }
 
@@ -146,20 +141,9 @@ func startFPM(f *feeder, v spec.Feed, open func(uint32) (feed.Table, fib.ID, err
 	if err != nil {
 		return nil, fmt.Errorf("feed %s: %w", v.Name, err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &fpmFeed{server: fpm.NewServer(session), cancel: cancel}
-	kl := &killListener{Listener: l}
-	r.restart = kl.kill
-	r.wg.Go(func() {
-		err := r.server.Serve(ctx, kl)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if ctx.Err() == nil {
-			r.err = err
-			f.log.Error("feed", "name", v.Name, "err", err)
-		}
-	})
-	return r, nil
+	server, kl := fpm.NewServer(session), &killListener{Listener: l}
+	serve := func(ctx context.Context) error { return server.Serve(ctx, kl) } // ends when the listener failed
+	return &fpmFeed{run(v.Name, f.log, 0, serve, server.Flush), server, kl.kill}, nil
 }
 
 // leftovers are the tables that a feed speaks for and that have routes from before the daemon was started.
@@ -234,16 +218,6 @@ func (r *fpmFeed) Resync() error {
 	return nil
 }
 
-// Close implements service.Feed.
-func (r *fpmFeed) Close() error {
-	r.cancel()
-	r.wg.Wait()
-	return nil
-}
-
-// Withdraw implements service.Feed.
-func (r *fpmFeed) Withdraw() { r.server.Flush() }
-
 // Info implements service.Feed.
 func (r *fpmFeed) Info() spec.FeedInfo {
 	c, refused := r.server.Counters()
@@ -256,11 +230,9 @@ func (r *fpmFeed) Info() spec.FeedInfo {
 	case c.Connects > 0:
 		i.State = "disconnected"
 	}
-	r.mu.Lock()
-	if r.err != nil {
-		i.State, i.Err = "failed", r.err.Error()
+	if err := r.failure(); err != nil {
+		i.State, i.Err = "failed", err.Error()
 	}
-	r.mu.Unlock()
 	if i.Err == "" {
 		i.Err = c.LastFailure
 		if err := r.server.LastError(); err != nil && !c.Connected {
@@ -287,12 +259,8 @@ func checkMirror(v spec.Feed) error {
 
 // mirrorFeed is a kernel table.
 type mirrorFeed struct {
-	m      *mirror.Mirror
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	err error
+	*running
+	m *mirror.Mirror
 }
 
 func startMirror(f *feeder, v spec.Feed, open func(uint32) (feed.Table, fib.ID, error), target func(uint32) (*fibs.Source, error)) (fibs.Feed, error) {
@@ -315,25 +283,7 @@ func startMirror(f *feeder, v spec.Feed, open func(uint32) (feed.Table, fib.ID, 
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &mirrorFeed{m: m, cancel: cancel}
-	r.wg.Go(func() {
-		for ctx.Err() == nil {
-			err := m.Run(ctx)
-			if ctx.Err() != nil {
-				return
-			}
-			r.mu.Lock()
-			r.err = err
-			r.mu.Unlock()
-			f.log.Error("feed", "name", v.Name, "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(retryFeed):
-			}
-		}
-	})
-	return r, nil
+	return &mirrorFeed{run(v.Name, f.log, retryFeed, m.Run, m.Flush), m}, nil
 }
 
 // retryFeed is how long after an error the kernel is read again.
@@ -356,16 +306,6 @@ func (r *mirrorFeed) Resync() error {
 	return nil
 }
 
-// Close implements service.Feed.
-func (r *mirrorFeed) Close() error {
-	r.cancel()
-	r.wg.Wait()
-	return nil
-}
-
-// Withdraw implements service.Feed.
-func (r *mirrorFeed) Withdraw() { r.m.Flush() }
-
 // Info implements service.Feed.
 func (r *mirrorFeed) Info() spec.FeedInfo {
 	s := r.m.Status()
@@ -373,10 +313,7 @@ func (r *mirrorFeed) Info() spec.FeedInfo {
 	if s.Synced {
 		i.State = "synced"
 	}
-	r.mu.Lock()
-	err := errors.Join(r.err, s.Err)
-	r.mu.Unlock()
-	if err != nil && !s.Synced {
+	if err := errors.Join(r.failure(), s.Err); err != nil && !s.Synced {
 		i.State, i.Err = "failed", err.Error()
 	}
 	for k, n := range map[string]uint64{"messages": s.Messages, "dumped": s.Dumped, "ignored": s.Ignored, "rejected": s.Rejected, "overflows": s.Overflows,

@@ -164,18 +164,66 @@ func Tail(ctx context.Context, path string, n int, follow bool, each func(Record
 			return ctx.Err()
 		case <-time.After(200 * time.Millisecond):
 		}
-		now, err1 := os.Stat(path)
-		was, err2 := f.Stat()
-		if err1 == nil && err2 == nil && !os.SameFile(now, was) {
-			if next, err := os.Open(path); err == nil {
-				if _, err := read(func(r Record) bool { stopped = !each(r); return !stopped }); err != nil {
-					next.Close()
-					return err
-				}
-				f.Close()
-				f, rest = next, nil
+		younger, err := after(path, f)
+		if err != nil {
+			return err
+		}
+		i := 0
+		for len(younger) > 0 && !stopped {
+			var more bool
+			if more, err = read(func(r Record) bool { stopped = !each(r); return !stopped }); err != nil {
+				break
 			}
+			if more {
+				continue
+			}
+			if i == len(younger) {
+				break
+			}
+			f.Close()
+			f, rest = younger[i], nil
+			i++
+		}
+		closeAll(younger[i:])
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// after opens the files that followed f by rotation, oldest first; there are none while f is the youngest.
+func after(path string, f *os.File) (younger []*os.File, err error) {
+	was, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; ; i++ {
+		name := path
+		if i > 0 {
+			name += "." + strconv.Itoa(i)
+		}
+		next, err := os.Open(name)
+		if errors.Is(err, os.ErrNotExist) && i == 0 {
+			return nil, nil // it is being rotated
+		}
+		var info os.FileInfo
+		if err == nil {
+			info, err = next.Stat()
+		}
+		if err != nil { // f is older than what is kept
+			return younger, nil
+		}
+		if os.SameFile(info, was) {
+			next.Close()
+			return younger, nil
+		}
+		younger = append([]*os.File{next}, younger...)
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

@@ -174,20 +174,21 @@ func (h *Hook) pending() ([]string, error) {
 }
 
 // After verifies the files of the packages that Before put manifests in place for, and takes out manifests of versions
-// that are no longer there. It takes none out while dpkg left a package half done.
-func (h *Hook) After(ctx context.Context) (verified, removed int, problems []Problem, err error) {
+// that are no longer there, which it returns by their file names: Restore puts them back. It takes none out while dpkg
+// left a package half done.
+func (h *Hook) After(ctx context.Context) (verified int, removed map[string][]byte, problems []Problem, err error) {
 	db, err := Open(h.Root)
 	if err != nil {
-		return 0, 0, nil, err
+		return 0, nil, nil, err
 	}
 	defer db.Close()
 	v, err := h.Store.Load(h.Now)
 	if v == nil {
-		return 0, 0, nil, err
+		return 0, nil, nil, err
 	}
 	pending, err := h.pending()
 	if err != nil {
-		return 0, 0, nil, err
+		return 0, nil, nil, err
 	}
 	for _, p := range db.Packages() {
 		if !slices.Contains(pending, p.ID()) {
@@ -195,13 +196,13 @@ func (h *Hook) After(ctx context.Context) (verified, removed int, problems []Pro
 		}
 		n, bad, err := h.installed(ctx, v, db, p)
 		if err != nil {
-			return 0, 0, nil, err
+			return 0, nil, nil, err
 		}
 		verified += n
 		problems = append(problems, bad...)
 	}
 	if done, err := db.settled(); err != nil || !done {
-		return verified, 0, problems, err
+		return verified, nil, problems, err
 	}
 	if removed, err = h.prune(db); err != nil {
 		return verified, removed, problems, err
@@ -272,23 +273,38 @@ func (db *Database) settled() (bool, error) {
 }
 
 // prune takes out manifests that are named like a package's and belong to none that is there.
-func (h *Hook) prune(db *Database) (removed int, err error) {
+func (h *Hook) prune(db *Database) (removed map[string][]byte, err error) {
 	here := map[string]bool{}
 	for _, p := range db.Packages() {
 		here[p.ID()] = true
 	}
 	names, err := filepath.Glob(filepath.Join(h.dir(), "*_*_*.mdm"))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	removed = map[string][]byte{}
 	for _, name := range names {
 		if here[strings.TrimSuffix(filepath.Base(name), ".mdm")] {
 			continue
 		}
-		if err := os.Remove(name); err != nil {
+		b, err := os.ReadFile(name)
+		if err == nil {
+			err = os.Remove(name)
+		}
+		if err != nil {
 			return removed, err
 		}
-		removed++
+		removed[name] = b
 	}
 	return removed, nil
+}
+
+// Restore puts back what After took out: programs of those packages run still, and an enforcer does not take a store that
+// would deny them. A later After takes them out.
+func (h *Hook) Restore(removed map[string][]byte) error {
+	var failed error
+	for name, b := range removed {
+		failed = errors.Join(failed, digsig.WriteFile(name, b, 0o644))
+	}
+	return failed
 }

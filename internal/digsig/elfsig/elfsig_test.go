@@ -138,6 +138,10 @@ func TestSlotDemands(t *testing.T) {
 				m.SetSection(note(m), "sh_offset", start-4)
 			}, "octets: want"},
 			{"not at the end", func(m *elftest.Image) { m.SetSection(note(m), "sh_offset", start-4) }, "not at the end"},
+			{"unaligned", func(m *elftest.Image) {
+				m.Bytes = slices.Insert(m.Bytes, int(start), 0)
+				m.SetSection(note(m), "sh_offset", start+1)
+			}, "not aligned"},
 			{"octets behind", func(m *elftest.Image) { m.Bytes = append(m.Bytes, make([]byte, 4)...) }, "not at the end"},
 			{"owner", func(m *elftest.Image) { m.Bytes[start+12] = 'm' }, "header"},
 			{"owner's zeros", func(m *elftest.Image) { m.Bytes[start+23] = 1 }, "header"},
@@ -286,9 +290,76 @@ func TestCannotEmbed(t *testing.T) {
 			t.Errorf("%v: want a CannotEmbedError with %q", err, c.want)
 		}
 	}
+	names := elftest.Build(elftest.Spec{})
+	names.SetSection(names.Strtab, "sh_offset", 0)
+	names.SetSection(names.Strtab, "sh_size", 17<<20)
+	huge := elftest.Build(elftest.Spec{Bits32: true})
+	const size = math.MaxUint32 - 100
+	huge.SetSection(1, "sh_size", size-huge.Section(1, "sh_offset"))
+	for want, c := range map[string]struct {
+		m    *elftest.Image
+		size int64
+	}{"names of its sections": {names, 17 << 20}, "32-bit ELF file of": {huge, size}} {
+		if _, err := elfsig.Embed(sparse(c.m.Bytes), c.size); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: want an error with %q", err, want)
+		}
+	}
 	few := elftest.Build(elftest.Spec{})
 	few.Bytes = append(few.Bytes, make([]byte, 12)...)
 	noted(t, few.Bytes) // zeros of a linker
+}
+
+// A name is one only inside the section of names.
+func TestNamesEnd(t *testing.T) {
+	m := elftest.Build(elftest.Spec{})
+	m.SetSection(1, "sh_name", uint64(len(m.Bytes))-m.Section(m.Strtab, "sh_offset"))
+	m.Bytes = append(m.Bytes, elfsig.SectionName+"\x00"...)
+	if info, err := find(m.Bytes); err != nil || info.Slot != 0 {
+		t.Errorf("%+v, %v", info, err)
+	}
+	p, err := elfsig.Embed(bytes.NewReader(m.Bytes[:m.Shoff+m.Shnum*m.Shentsize()]), int64(m.Shoff+m.Shnum*m.Shentsize()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, p.Size()+1)
+	if n, err := p.Apply(bytes.NewReader(m.Bytes)).ReadAt(b, 0); n != len(b)-1 || err != io.EOF {
+		t.Errorf("%d octets, %v", n, err)
+	}
+	if n, err := p.Apply(bytes.NewReader(m.Bytes)).ReadAt(b, -1); n != 0 || err == nil {
+		t.Errorf("%d octets before the first, %v", n, err)
+	}
+	if _, err := p.Apply(bytes.NewReader(nil)).ReadAt(b, 0); err != io.ErrUnexpectedEOF {
+		t.Errorf("from nothing: %v", err)
+	}
+}
+
+// What is left of a note when no section leads to it is seen, in either byte order and in files that are no longer ELF.
+func TestRemains(t *testing.T) {
+	for name, m := range elftest.Every(elftest.Spec{}) {
+		b := noted(t, m.Bytes)
+		for _, c := range []struct {
+			b    []byte
+			want bool
+		}{{b, true}, {m.Bytes, false}, {b[len(b)-elfsig.NoteSize:], true}, {b[len(b)-elfsig.NoteSize+1:], false}, {b[:len(b)-1], false}, {nil, false}} {
+			if got, err := elfsig.Remains(bytes.NewReader(c.b), int64(len(c.b))); got != c.want || err != nil {
+				t.Errorf("%s, %d octets: %v, %v", name, len(c.b), got, err)
+			}
+		}
+		if _, err := elfsig.Remains(&failing{r: bytes.NewReader(b)}, int64(len(b))); !errors.Is(err, errDisk) {
+			t.Error(err)
+		}
+	}
+}
+
+// sparse is a file with nothing but zeros behind these octets.
+type sparse []byte
+
+func (s sparse) ReadAt(b []byte, off int64) (int, error) {
+	clear(b)
+	if off < int64(len(s)) {
+		copy(b, s[off:])
+	}
+	return len(b), nil
 }
 
 // What a note says of the file before is used only if it can be.

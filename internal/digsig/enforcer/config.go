@@ -39,6 +39,7 @@ type Config struct {
 	Remote   bool          // verify on file systems that can change unseen (FUSE, NFS), instead of denying there
 	Allowed  bool          // log what is allowed too (what has a mark is never seen)
 	Force    bool          // start although what runs now would be denied
+	Owner    int           // a process with which the enforcer ends, whoever supervises then: for tests; 0: none
 
 	Logger *slog.Logger `json:"-"` // of the supervisor; nil: nothing
 }

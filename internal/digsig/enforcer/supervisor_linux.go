@@ -230,7 +230,7 @@ func (s *supervisor) watch(ctx context.Context, wake int) (end bool, err error) 
 		if _, err := unix.Poll(p, ms); err != nil && !errors.Is(err, unix.EINTR) {
 			return false, os.NewSyscallError("poll", err)
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || s.cfg.Owner != 0 && errors.Is(unix.Kill(s.cfg.Owner, 0), unix.ESRCH) {
 			return true, nil
 		}
 		for p[0].Revents != 0 {

@@ -19,15 +19,24 @@ type Batch struct {
 	active [Lanes]uint8
 }
 
-// maxRounds is how many blocks a batch goes through, from a direct table to less than 60 bits: all of IPv4 and nearly all
-// of IPv6. A lane that is not done by then is looked up by itself.
+// maxRounds is how many blocks of IPv4 a batch goes through: all that there can be.
 const maxRounds = 6
+
+// doubleRounds is how many double blocks it goes through: nearly all addresses end in them. A lane that is not done by
+// then is looked up by itself.
+const doubleRounds = 2
 
 // LookupBatch does the lookups of b, interleaved step by step. It is not ok as Lookup is not.
 func (v View) LookupBatch(desc, family uint32, b *Batch) bool {
 	for range Tries {
 		epoch := v.Load(desc + DescEpoch)
-		n := v.batch(v.Load(desc+DescRoot+family), b)
+		root := v.Load(desc + DescRoot + family)
+		n := 0
+		if family == 0 {
+			n = v.rounds(b, v.begin4(root, b))
+		} else {
+			n = v.doubleRounds(b, v.begin6(root, b))
+		}
 		ok := true
 		for _, i := range b.active[:n] {
 			var done bool
@@ -41,43 +50,100 @@ func (v View) LookupBatch(desc, family uint32, b *Batch) bool {
 	return false
 }
 
-// batch returns how many lanes are still active.
-func (v View) batch(root uint64, b *Batch) int {
-	s, best := uint32(root), uint32(root>>32)
+// begin4 takes the lanes to their first block. As begin6, sort and the rounds, it returns how many lanes are then active.
+func (v View) begin4(root uint64, b *Batch) int {
+	low := uint32(root)
 	lanes := min(b.N, Lanes)
-	if s&(rootBits<<1|SlotRef) == wideRoot {
-		return v.batchWide(s>>1&^rootBits, best, b)
-	}
-	if s&SlotRef == 0 && s != 0 {
-		depth := uint(s>>1) & rootBits
-		table := min(s>>1&^rootBits, v.limit)
+	if low&SlotRef == 0 && low != 0 {
+		depth, table := uint(low>>1)&rootBits, low>>1&^rootBits
 		for i := range lanes {
 			b.slot[i] = v.half(table, uint32(b.Hi[i]>>(-depth&63)))
-		}
-		for i := range lanes {
 			b.rest[i] = b.Hi[i] << (depth & 63)
-			if s := b.slot[i]; depth == 12 && IsTable(s) {
-				b.slot[i] = v.half(min(s>>1, v.limit), uint32(b.Hi[i]>>40)&0xfff)
-				b.rest[i] = b.Hi[i] << 24
-			}
 		}
 	} else {
 		for i := range lanes {
-			b.slot[i], b.rest[i] = s, b.Hi[i]
+			b.slot[i], b.rest[i] = low, b.Hi[i]
 		}
 	}
-	n := 0
 	for i := range lanes {
-		s := b.slot[i]
-		b.Best[i] = best
-		if s&SlotRef != 0 {
-			b.active[n&(Lanes-1)] = uint8(i)
-			n++
-		} else if s != 0 {
-			b.Best[i] = s >> 1
+		b.Best[i] = uint32(root >> 32)
+	}
+	return b.sort(lanes)
+}
+
+// begin6 takes the lanes to their first double block.
+func (v View) begin6(root uint64, b *Batch) int {
+	low, def := uint32(root), uint32(root>>32)
+	lanes := min(b.N, Lanes)
+	if !IsRoot(root, 12) {
+		for i := range lanes {
+			b.slot[i], b.Best[i] = v.down(low, def, b.Hi[i], DoubleDepth/Stride)
+			b.rest[i] = b.Hi[i] << DoubleDepth
+		}
+		return b.sort(lanes)
+	}
+	table := TableAt(root)
+	for i := range lanes {
+		b.slot[i] = v.half(table, uint32(b.Hi[i]>>52))
+		b.rest[i] = b.Hi[i] << DoubleDepth
+		b.Best[i] = def
+	}
+	for i := range lanes {
+		if s := b.slot[i]; IsTable(s) {
+			b.slot[i] = v.half(min(s>>1, v.limit), uint32(b.Hi[i]>>40)&0xfff)
+		} else if s&SlotRef != 0 {
+			b.slot[i], b.Best[i] = v.down(s, def, b.Hi[i]<<12, 2)
 		}
 	}
-	return v.rounds(b, n)
+	return b.sort(lanes)
+}
+
+// sort says which lanes are active, and what the others have found. Which is which cannot be guessed, so it has no
+// branch for it.
+func (b *Batch) sort(lanes int) (n int) {
+	for i := range lanes {
+		s, best := b.slot[i], b.Best[i]
+		if nh := s >> 1 &^ -(s & SlotRef); nh != 0 {
+			best = nh
+		}
+		b.Best[i] = best
+		b.active[n&(Lanes-1)] = uint8(i)
+		n += int(s & SlotRef)
+	}
+	return n
+}
+
+func (v View) doubleRounds(b *Batch, n int) int {
+	for range doubleRounds {
+		n = v.doubleRound(b, n)
+	}
+	return n
+}
+
+// doubleRound takes the active lanes through one double block each.
+func (v View) doubleRound(b *Batch, n int) (left int) {
+	for _, i := range b.active[:n&(2*Lanes-1)] {
+		i &= Lanes - 1
+		at := b.slot[i] >> 1
+		if at > v.limit {
+			continue // memory was used again
+		}
+		hi, best := b.rest[i], b.Best[i]
+		if d := uint32(v.Load(at + 1)); d != 0 {
+			best = d
+		}
+		vec := v.Load(at) << (^(hi >> 58) & 63)
+		pair := at + 2*uint32(bits.OnesCount64(vec))
+		runs := v.Load(pair) << (^(hi >> 52) & 63 & uint64(int64(vec)>>63))
+		s := v.slot(at, uint16(v.Load(pair+1)), uint32(bits.OnesCount64(runs)))
+		if nh := s >> 1 &^ -(s & SlotRef); nh != 0 {
+			best = nh
+		}
+		b.Best[i], b.slot[i], b.rest[i] = best, s, hi<<DoubleStride
+		b.active[left&(Lanes-1)] = i
+		left += int(s & SlotRef)
+	}
+	return left
 }
 
 func (v View) rounds(b *Batch, n int) int {
@@ -90,51 +156,7 @@ func (v View) rounds(b *Batch, n int) int {
 	return n
 }
 
-// batchWide is batch for a root with a direct table of 2^18 slots, in which nearly all addresses end there or in the
-// first block: what Lookup4 is to Lookup.
-func (v View) batchWide(table, def uint32, b *Batch) (n int) {
-	lanes := min(b.N, Lanes)
-	for i := range lanes {
-		b.slot[i] = v.half(table, uint32(b.Hi[i]>>46))
-	}
-	for i := range lanes {
-		s, best := b.slot[i], def
-		if s&SlotRef == 0 {
-			if s != 0 {
-				best = s >> 1
-			}
-			b.Best[i] = best
-			continue
-		}
-		at := s >> 1
-		if at > v.limit {
-			continue // memory was used again
-		}
-		w2, after := v.Load(at+2), ^(b.Hi[i]>>40)&63
-		if d := uint32(w2); d != 0 {
-			best = d
-		}
-		if vec := v.Load(at) << after; int64(vec) < 0 {
-			b.slot[i] = v.child(at, w2, uint32(bits.OnesCount64(vec)))
-			b.rest[i] = b.Hi[i] << (18 + Stride)
-			b.active[n&(Lanes-1)] = uint8(i)
-			n++
-		} else {
-			k := uint32(bits.OnesCount64(v.Load(at+1) << after))
-			l := v.leaf(at, k)
-			if w2&BlockWide != 0 {
-				l = v.half(at+BlockHead, (k-1)&63)
-			}
-			if l != 0 {
-				best = l
-			}
-		}
-		b.Best[i] = best
-	}
-	return v.rounds(b, n)
-}
-
-// round takes the active lanes through one block each, and returns how many are active after it.
+// round takes the active lanes through one block each.
 func (v View) round(b *Batch, n int) (left int) {
 	for _, i := range b.active[:n&(2*Lanes-1)] {
 		i &= Lanes - 1

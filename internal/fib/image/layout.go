@@ -1,7 +1,7 @@
 package image
 
 // Version of the format.
-const Version = 1
+const Version = 2
 
 // Magic begins an image: "MPFIB1" and two zeros.
 const Magic uint64 = 0x00003142_4946504d
@@ -54,6 +54,12 @@ func RootTable(root uint64) (bits uint, table uint32) {
 	return uint(low>>1) & rootBits, low >> 1 &^ rootBits
 }
 
+// IsRoot says whether a root has a direct table of 2^bits slots, and TableAt where it is.
+func IsRoot(root uint64, bits uint) bool {
+	return uint32(root)&(rootBits<<1|SlotRef) == uint32(bits)<<1
+}
+func TableAt(root uint64) (at uint32) { return uint32(root) >> 1 &^ rootBits }
+
 // SlotRef marks a slot that refers to a block, or in a direct table of a root to a direct table of 2^12 slots, which is
 // told by its index: a multiple of TableAlign, where no block begins. What a slot refers to, or the next hop in it, is in the other bits.
 const SlotRef uint32 = 1
@@ -81,6 +87,17 @@ const (
 
 // Stride is how many bits of an address a block decides on.
 const Stride = 6
+
+// Double blocks: those of IPv6 from DoubleDepth bits on, which decide on DoubleStride.
+const (
+	DoubleDepth  = 24
+	DoubleStride = 12
+
+	DoubleHead     = 2       // words before the pairs
+	DoubleCount    = 32      // field of word 1, the writer's: how many prefixes end in the block, 16 bits
+	DoubleWide     = 1 << 48 // the writer's: they take a word each
+	DoublePrefixes = 2<<DoubleStride - 2
+)
 
 // Fields of a word of the next-hop directory.
 const (

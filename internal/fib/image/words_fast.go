@@ -55,6 +55,11 @@ func (v View) child(b uint32, w2 uint64, k uint32) uint32 {
 	return atomic.LoadUint32((*uint32)(unsafe.Add(v.base, uintptr(b)*8+uintptr(uint16(w2>>BlockOff))+uintptr(k)*4)))
 }
 
+// slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off of the block at b.
+func (v View) slot(b uint32, off uint16, k uint32) uint32 {
+	return atomic.LoadUint32((*uint32)(unsafe.Add(v.base, uintptr(b)*8+uintptr(off)+uintptr(k)*4)))
+}
+
 // leaf returns the k-th 16-bit leaf, from 1 on, of the block at b.
 func (v View) leaf(b, k uint32) uint32 {
 	return uint32(*(*uint16)(unsafe.Add(v.base, uintptr(b)*8+uintptr(k)*2+(BlockHead*8-2))))

@@ -42,6 +42,9 @@ func (v View) child(b uint32, w2 uint64, k uint32) uint32 {
 	return v.half(b, uint32(uint16(w2>>BlockOff))/4+k)
 }
 
+// slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off of the block at b.
+func (v View) slot(b uint32, off uint16, k uint32) uint32 { return v.half(b, uint32(off)/4+k) }
+
 // leaf returns the k-th 16-bit leaf, from 1 on, of the block at b.
 func (v View) leaf(b, k uint32) uint32 {
 	k += BlockHead*4 - 1

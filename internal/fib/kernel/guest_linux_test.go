@@ -16,7 +16,7 @@ import (
 const inGuest = "MIDPLANE_FIB_GUEST"
 
 // guestPatience bounds the tests in the guest: it is one slow processor.
-const guestPatience = 3 * time.Minute
+const guestPatience = 15 * time.Minute
 
 func TestIntegrationGuest(t *testing.T) {
 	lab.Require(t)

@@ -129,7 +129,8 @@ type API interface {
 	// returns how many.
 	FlushNeighbours(id fib.ID, device string, all bool) (int, error)
 	// Resolve lets the kernel find out a neighbour's MAC, by ARP or neighbour discovery. It does not wait; the answer is
-	// an event of WatchNeighbours. Asking again while the kernel is at it costs a system call and does no harm.
+	// an event of WatchNeighbours. Asking again while the kernel is at it costs two system calls and does no harm; permanent
+	// neighbours stay as they are.
 	Resolve(key NeighKey) error
 	// WatchNeighbours calls f for all neighbours that there are (Set), then once with Synced, then for each change,
 	// until ctx ends. It follows Apply: neighbours of a port that leaves its FIB are Gone. When the kernel reports faster

@@ -33,7 +33,8 @@ func (a *Adopter) Block(at, words uint32) error {
 		return fmt.Errorf("word %d: no block can be there", at)
 	}
 	if words > maxAlloc {
-		return a.run(at, words)
+		head := at % Unit
+		return a.run(at-head, words+head)
 	}
 	class := sizeClass[words]
 	slab, n := slabOf(class, at)
@@ -138,7 +139,7 @@ func (a *Adopter) table(t *Tree, d table) error {
 			}
 			err = a.table(t, subTable(s))
 		case image.IsRef(s):
-			err = a.blocks(t, s, d.end(), noExt, image.Lo(t.m.Load(min(image.At(s), t.m.End())+2)))
+			err = a.blocks(t, s, d.end(), noExt, defOf(min(image.At(s), t.m.End()), t.double(d.end())).load(t.m))
 		}
 		if err != nil {
 			return err
@@ -157,6 +158,9 @@ func (a *Adopter) blocks(t *Tree, slot uint32, depth, ext uint, def uint32) erro
 	if !image.IsRef(slot) || depth >= t.width || at >= t.m.End() {
 		return fmt.Errorf("slot %d at depth %d", slot, depth)
 	}
+	if t.double(depth) {
+		return a.double(t, at, depth, def)
+	}
 	s := shapeOf(t.m, at)
 	if err := s.check(depth == ext); err != nil {
 		return fmt.Errorf("block at word %d: %w", at, err)
@@ -169,13 +173,37 @@ func (a *Adopter) blocks(t *Tree, slot uint32, depth, ext uint, def uint32) erro
 	if b.empty() || !b.same(t.m, at) {
 		return fmt.Errorf("block at word %d does not fit together", at)
 	}
-	t.setDef(at, def)
+	t.setDef(at, false, def)
 	if b.external {
 		return nil
 	}
 	for rest := b.vec; rest != 0; rest &= rest - 1 {
 		e := uint32(bits.TrailingZeros64(rest))
 		if err := a.blocks(t, b.child[e], depth+image.Stride, ext, b.at(e)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// double is blocks for a double block.
+func (a *Adopter) double(t *Tree, at uint32, depth uint, def uint32) error {
+	o := outlineOf(t.m, at)
+	if err := o.check(t.m, at); err != nil {
+		return fmt.Errorf("block at word %d: %w", at, err)
+	}
+	if err := a.Block(at, o.size); err != nil {
+		return err
+	}
+	b := t.h.double()
+	defer t.h.release(b)
+	b.decode(t.m, at)
+	if b.empty() || !b.same(t.m, at, o.size) {
+		return fmt.Errorf("block at word %d does not fit together", at)
+	}
+	t.setDef(at, true, def)
+	for _, c := range b.child {
+		if err := a.blocks(t, c.slot, t.below(depth), noExt, c.nh); err != nil {
 			return err
 		}
 	}

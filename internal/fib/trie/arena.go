@@ -18,7 +18,7 @@ type Arena struct {
 	free    []uint64 // bit i of the whole: unit i is free
 	count   uint32   // of free units
 	reserve uint32
-	hint    uint32 // no free unit is below this word of free
+	hint    [maxHint + 1]uint32 // by number of units: so many side by side are free in no word of free below this one
 }
 
 // NewArena makes an arena of the words from begin to end. All of it is free.
@@ -55,37 +55,41 @@ func (a *Arena) Take(units uint32, urgent bool) (start uint32, ok bool) {
 	return a.first + i*Unit, true
 }
 
+// maxHint is how many units are looked for within one word of free.
+const maxHint = 32
+
 func (a *Arena) find(units uint32) (uint32, bool) {
-	for int(a.hint) < len(a.free)-1 && a.free[a.hint] == 0 {
-		a.hint++
-	}
-	switch {
-	case units == 1:
-		for w := a.hint; int(w) < len(a.free); w++ {
-			if a.free[w] != 0 {
-				return w*64 + uint32(bits.TrailingZeros64(a.free[w])), true
-			}
-		}
-	case units == 4:
-		for w := a.hint; int(w) < len(a.free); w++ {
-			f := a.free[w]
-			f &= f >> 1
-			f &= f >> 2 & 0x1111111111111111
-			if f != 0 {
+	if units <= maxHint {
+		for w := a.hint[units]; int(w) < len(a.free); w++ {
+			if f := runs(a.free[w], units); f != 0 {
+				a.hint[units] = w
 				return w*64 + uint32(bits.TrailingZeros64(f)), true
 			}
 		}
-	default:
-		total := uint32(len(a.free)) * 64
-		for i := a.hint * 64; i+units <= total; {
-			n := a.run(i, units)
-			if n >= units {
-				return i, true
-			}
-			i = (i + n + 4) &^ 3 // behind the unit that is not free
+		a.hint[units] = uint32(len(a.free))
+	}
+	total := uint32(len(a.free)) * 64
+	for i := a.hint[1] * 64; i+units <= total; {
+		n := a.run(i, units)
+		if n >= units {
+			return i, true
 		}
+		i = (i + n + 4) &^ 3 // behind the unit that is not free
 	}
 	return 0, false
+}
+
+// runs returns where runs of ones begin, which for four and more are looked for at each fourth bit only.
+func runs(f uint64, units uint32) uint64 {
+	for n := uint32(1); n < units && f != 0; {
+		step := min(n, units-n)
+		f &= f >> step
+		n += step
+	}
+	if units >= 4 {
+		f &= 0x1111111111111111
+	}
+	return f
 }
 
 // run returns how many units from i on are free, at most n.
@@ -111,7 +115,9 @@ func (a *Arena) Give(start, units uint32) {
 		a.free[u/64] |= 1 << (u % 64)
 	}
 	a.count += units
-	a.hint = min(a.hint, i/64)
+	for k := range a.hint {
+		a.hint[k] = min(a.hint[k], i/64)
+	}
 }
 
 // Claim marks the units from start on as used, when an image is opened that has content. It is not ok if they are not

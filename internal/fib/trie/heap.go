@@ -31,6 +31,9 @@ const (
 	maxAlloc = 170
 )
 
+// runHead is how many words are before a block that has units of its own: no block begins where a direct table may.
+const runHead = 8
+
 // A slab begins with two words: the blocks of it that are free, one bit each, and its class; and its neighbours in the
 // list of slabs of its class that have free blocks. Its blocks end where the slab does, which puts those of 8 and 16
 // words on cache lines of their own.
@@ -50,6 +53,7 @@ type Heap struct {
 	inPlace bool    // something that readers remember was changed where it is
 	used    uint64  // words of blocks and runs that are in use
 	taken   uint64  // words taken from space
+	spare   *double // for the next change
 }
 
 type freed struct{ at, words uint32 }
@@ -86,7 +90,7 @@ func firstBlock(class uint8, slab uint32) uint32 {
 // Alloc returns memory that no reader knows, for what is not a tree.
 func (h *Heap) Alloc(words uint32) (at uint32, ok bool) {
 	if words > maxAlloc {
-		return h.allocRun(words)
+		return h.allocRun(words, false)
 	}
 	return h.alloc(words, false)
 }
@@ -102,6 +106,10 @@ func (h *Heap) Changed() { h.changed() }
 
 // alloc returns memory for a block. What was put aside is used again when nothing else is left.
 func (h *Heap) alloc(words uint32, urgent bool) (uint32, bool) {
+	if words > maxAlloc {
+		at, ok := h.allocRun(words+runHead, urgent)
+		return at + runHead, ok
+	}
 	class := sizeClass[words]
 	if h.partial[class] == 0 && !h.newSlab(class, urgent) {
 		if len(h.put) == 0 {
@@ -194,7 +202,8 @@ func (h *Heap) Release() {
 // freeNow makes memory free that no reader can be reading.
 func (h *Heap) freeNow(at, words uint32) {
 	if words > maxAlloc {
-		h.giveRun(at, words)
+		head := at % Unit
+		h.giveRun(at-head, words+head)
 		return
 	}
 	class := sizeClass[words]
@@ -217,12 +226,12 @@ func (h *Heap) freeNow(at, words uint32) {
 }
 
 // allocRun returns memory of whole units.
-func (h *Heap) allocRun(words uint32) (uint32, bool) {
+func (h *Heap) allocRun(words uint32, urgent bool) (uint32, bool) {
 	units := (words + Unit - 1) / Unit
-	at, ok := h.space.Take(units, false)
+	at, ok := h.space.Take(units, urgent)
 	if !ok {
 		h.Release()
-		if at, ok = h.space.Take(units, false); !ok {
+		if at, ok = h.space.Take(units, urgent); !ok {
 			return 0, false
 		}
 	}

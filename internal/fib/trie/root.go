@@ -16,8 +16,9 @@ const (
 	retryGrowth       = 512 // routes until the next try when there was no room
 )
 
-// crowded is how many subtrees of 24 bits are below a slot of a root's table of 12 bits when it gets a table of its own.
-const crowded = 160
+// crowded is how many routes are below a slot of a root's table of 12 bits when it gets a table of its own, which never
+// takes more than 20 octets a route that was there once. They are counted every countEach routes.
+const crowded, countEach = 1024, 64
 
 func (t *Tree) grow() {
 	if n := t.Len(); n%retryGrowth == 0 {
@@ -36,44 +37,31 @@ func (t *Tree) Expect(n int) {
 }
 
 // divide gives the slot of the root's table that a new prefix is in a table of its own, if it is crowded.
-func (t *Tree) divide(p place, k Key, n uint) {
-	if t.family == 0 || p.depth != bits12 || p.top.bits != 0 || n <= 2*bits12 {
+func (t *Tree) divide(p place) {
+	if t.family == 0 || p.depth != bits12 || p.top.bits != 0 || t.Len()%countEach != 0 {
 		return
 	}
-	s := p.r.load(t.m)
-	at, e := image.At(s), entry(k, bits12)
-	if t.m.Load(at)>>e&1 == 0 {
-		return
-	}
-	// Only a prefix that made a subtree can have made the crowd: then it is alone there.
-	below := image.At(childSlot(t.m, at, e).load(t.m))
-	if e := entry(k, bits12+image.Stride); t.m.Load(below)>>e&1 == 0 || !t.alone(childSlot(t.m, below, e).load(t.m)) {
-		return
-	}
-	count := 0
-	for i := range uint32(bits.OnesCount64(t.m.Load(at))) {
-		child := t.m.Half(at+childOff(t.m.Load(at+2)), i)
-		count += bits.OnesCount64(t.m.Load(image.At(child)))
-	}
-	if count >= crowded {
+	if s := p.r.load(t.m); t.routes(s, bits12, crowded) >= crowded {
 		t.widen(p.r, table{base: bits12, bits: bits12})
 	}
 }
 
-// alone says whether there is one prefix only in a subtree.
-func (t *Tree) alone(slot uint32) bool {
-	for {
-		at := image.At(slot)
+// routes counts the routes below the slot of a block, up to most or some more.
+func (t *Tree) routes(slot uint32, depth uint, most int) (n int) {
+	at := image.At(slot)
+	if t.double(depth) {
+		n = int(outlineOf(t.m, at).count)
+	} else {
 		s := shapeOf(t.m, at)
 		short, long := s.exactOf(t.m, at)
-		switch n := bits.OnesCount64(short) + bits.OnesCount64(long); {
-		case n+bits.OnesCount64(s.vec) != 1:
-			return false
-		case n == 1:
-			return true
-		}
-		slot = t.m.Half(at+s.off, 0)
+		n = bits.OnesCount64(short) + bits.OnesCount64(long)
 	}
+	t.children(at, depth, func(r ref) {
+		if n < most {
+			n += t.routes(r.load(t.m), t.below(depth), most-n)
+		}
+	})
+	return n
 }
 
 // shrink gives direct tables back that have become too large, by building the small tree anew.
@@ -102,7 +90,7 @@ func (t *Tree) shrink() {
 
 func (t *Tree) allocTable(d table) (table, bool) {
 	words := tableWords(d.bits)
-	at, ok := t.h.allocRun(words)
+	at, ok := t.h.allocRun(words, false)
 	if !ok {
 		return d, false
 	}
@@ -150,7 +138,7 @@ func (t *Tree) widen(r ref, d table) {
 		}
 	}
 	if !ok {
-		t.freeBlocks(d.top().load(t.m), t.h.freeNow)
+		t.freeBlocks(d.top().load(t.m), d.base, t.h.freeNow)
 		t.freeTable(d, t.h.giveRun)
 		return
 	}
@@ -164,7 +152,7 @@ func (t *Tree) widen(r ref, d table) {
 		t.h.free(f.at, f.words)
 	}
 	if old.bits != 0 {
-		t.freeBlocks(old.top().load(t.m), t.h.free)
+		t.freeBlocks(old.top().load(t.m), old.base, t.h.free)
 		t.freeTable(old, t.h.free)
 	}
 }
@@ -218,28 +206,23 @@ func (w *widener) copyTop(s uint32, depth uint, k Key) bool {
 	return true
 }
 
-// freeBlocks gives what a slot refers to, and all below it, to free.
-func (t *Tree) freeBlocks(slot uint32, free func(at, words uint32)) {
+// freeBlocks gives what a slot refers to, which is at a depth, and all below it, to free.
+func (t *Tree) freeBlocks(slot uint32, depth uint, free func(at, words uint32)) {
 	switch {
 	case image.IsTable(slot):
 		t.freeAll(subTable(slot), free)
 	case image.IsRef(slot):
 		at := image.At(slot)
-		s := shapeOf(t.m, at)
-		if s.w2&image.BlockExternal == 0 {
-			for i := range s.children() {
-				t.freeBlocks(t.m.Half(at+s.off, i), free)
-			}
-		}
-		free(at, s.size)
+		t.children(at, depth, func(r ref) { t.freeBlocks(r.load(t.m), t.below(depth), free) })
+		free(at, t.size(at, depth))
 	}
 }
 
 // freeAll is freeBlocks for a table.
 func (t *Tree) freeAll(d table, free func(at, words uint32)) {
-	t.freeBlocks(d.top().load(t.m), free)
+	t.freeBlocks(d.top().load(t.m), d.base, free)
 	for i := range d.size() {
-		t.freeBlocks(refOf(d.at, i).load(t.m), free)
+		t.freeBlocks(refOf(d.at, i).load(t.m), d.end(), free)
 	}
 	t.freeTable(d, free)
 }
@@ -249,7 +232,7 @@ func (t *Tree) freeRoot(low uint32) {
 	if bits, at := image.RootTable(uint64(low)); bits != 0 {
 		t.freeAll(table{at, 0, bits}, t.h.free)
 	} else {
-		t.freeBlocks(low, t.h.free)
+		t.freeBlocks(low, 0, t.h.free)
 	}
 }
 

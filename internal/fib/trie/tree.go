@@ -24,14 +24,94 @@ func entry(k Key, depth uint) uint32 {
 	return uint32(k.Lo << (depth - 64) >> 58)
 }
 
+// entry12 returns the twelve.
+func entry12(k Key, depth uint) uint32 {
+	if depth < 64 {
+		return uint32((k.Hi<<depth | k.Lo>>(64-depth)) >> 52)
+	}
+	return uint32(k.Lo << (depth - 64) >> 52)
+}
+
 // number returns the number, in its block, of the prefix of n bits of a key; depth is the block's.
 func number(k Key, depth, n uint) uint32 {
 	l := n - depth
 	return 1<<l | entry(k, depth)>>(6-l)
 }
 
+// number12 is number for a double block.
+func number12(k Key, depth, n uint) uint32 {
+	up := image.DoubleStride - (n - depth)
+	return entry12(k, depth)>>up<<up<<4 | uint32(n-depth)
+}
+
+// double says whether the blocks at a depth are double ones.
+func (t *Tree) double(depth uint) bool { return t.family != 0 && depth >= image.DoubleDepth }
+
+// below returns the depth of the children of a block.
+func (t *Tree) below(depth uint) uint {
+	if t.double(depth) {
+		return depth + image.DoubleStride
+	}
+	return depth + image.Stride
+}
+
+// above is the reverse of below.
+func (t *Tree) above(depth uint) uint {
+	if t.double(depth - 1) {
+		return depth - image.DoubleStride
+	}
+	return depth - image.Stride
+}
+
 // blockDepth returns at which depth the block of prefixes of n bits is.
-func blockDepth(n uint) uint { return (n - 1) / image.Stride * image.Stride }
+func (t *Tree) blockDepth(n uint) uint {
+	if t.double(n - 1) {
+		return image.DoubleDepth + (n-1-image.DoubleDepth)/image.DoubleStride*image.DoubleStride
+	}
+	return (n - 1) / image.Stride * image.Stride
+}
+
+// size returns how many words a block has.
+func (t *Tree) size(at uint32, depth uint) uint32 {
+	if t.double(depth) {
+		return outlineOf(t.m, at).size
+	}
+	return shapeOf(t.m, at).size
+}
+
+// childAt returns where the slot of the child is in which a key is, if there is one.
+func (t *Tree) childAt(at uint32, depth uint, k Key) (r ref, ok bool) {
+	if t.double(depth) {
+		r = run(t.m, at, entry12(k, depth))
+		return r, image.IsRef(r.load(t.m))
+	}
+	if e := entry(k, depth); t.m.Load(at)>>e&1 != 0 {
+		return childSlot(t.m, at, e), true
+	}
+	return 0, false
+}
+
+// children calls f for the slots of a block's children.
+func (t *Tree) children(at uint32, depth uint, f func(r ref)) {
+	from, n := uint32(0), uint32(0)
+	if t.double(depth) {
+		o := outlineOf(t.m, at)
+		from, n = o.first, o.runs
+	} else if s := shapeOf(t.m, at); s.w2&image.BlockExternal == 0 {
+		from, n = s.off, s.children()
+	}
+	for i := range n {
+		if r := refOf(at+from, i); image.IsRef(r.load(t.m)) {
+			f(r)
+		}
+	}
+}
+
+// only returns the slot of the only child of a block that has one at most, 0 if it has none.
+func (t *Tree) only(at uint32, depth uint) (slot uint32) {
+	t.children(at, depth, func(r ref) { slot = r.load(t.m) })
+	return slot
+}
 
 // Tree is one family of a FIB.
 type Tree struct {
@@ -160,6 +240,36 @@ func (t *Tree) write(b *block, urgent bool) (slot uint32, err error) {
 	return image.Ref(at), nil
 }
 
+// writeDouble stores the words of a double block.
+func (t *Tree) writeDouble(words []uint64, urgent bool) (slot uint32, err error) {
+	at, ok := t.h.alloc(uint32(len(words)), urgent)
+	if !ok {
+		return 0, ErrFull
+	}
+	for i, w := range words {
+		t.m.Fill(at+uint32(i), w)
+	}
+	return image.Ref(at), nil
+}
+
+// editDouble changes the double block that r refers to.
+func (t *Tree) editDouble(r ref, at uint32, o *outline, c edit, urgent bool) error {
+	b := t.h.double()
+	defer t.h.release(b)
+	s, err := t.writeDouble(b.edit(t.m, at, o, c), urgent)
+	if err != nil {
+		return err
+	}
+	r.store(t.m, s)
+	t.h.free(at, o.size)
+	if c.h != 0 {
+		for _, below := range b.child {
+			t.setDef(image.At(below.slot), true, below.nh)
+		}
+	}
+	return nil
+}
+
 // Insert adds a prefix of n bits or changes its next hop, and returns the next hop that it had, 0 if it is new.
 func (t *Tree) Insert(k Key, n uint, nh uint32) (old uint32, err error) {
 	if n == 0 {
@@ -173,7 +283,7 @@ func (t *Tree) Insert(k Key, n uint, nh uint32) (old uint32, err error) {
 			t.push(p.top, k, n)
 		}
 		if old == 0 {
-			t.divide(p, k, n)
+			t.divide(p)
 		}
 	}
 	if old == 0 {
@@ -185,7 +295,7 @@ func (t *Tree) Insert(k Key, n uint, nh uint32) (old uint32, err error) {
 }
 
 func (t *Tree) insert(r ref, depth, ext uint, k Key, n uint, nh uint32) (old uint32, err error) {
-	target := blockDepth(n)
+	target := t.blockDepth(n)
 	for {
 		s := r.load(t.m)
 		if !image.IsRef(s) { // in a direct table it is what was pushed there
@@ -195,19 +305,23 @@ func (t *Tree) insert(r ref, depth, ext uint, k Key, n uint, nh uint32) (old uin
 			}
 			return 0, err
 		}
-		at, e := image.At(s), entry(k, depth)
-		if depth == target {
-			return t.change(r, at, number(k, depth, n), nh)
+		at := image.At(s)
+		if depth == target && t.double(depth) {
+			return t.changeDouble(r, at, number12(k, depth, n), nh)
 		}
-		if t.m.Load(at)>>e&1 == 0 {
+		if depth == target {
+			return t.change(r, at, depth, number(k, depth, n), nh)
+		}
+		below, ok := t.childAt(at, depth, k)
+		if !ok {
 			return 0, t.branch(r, at, depth, ext, k, n, nh)
 		}
-		r, depth = childSlot(t.m, at, e), depth+image.Stride
+		r, depth = below, t.below(depth)
 	}
 }
 
 // change sets a prefix in a block.
-func (t *Tree) change(r ref, at, h, nh uint32) (old uint32, err error) {
+func (t *Tree) change(r ref, at uint32, depth uint, h, nh uint32) (old uint32, err error) {
 	var b block
 	size := b.decode(t.m, at)
 	if b.has(h) {
@@ -222,13 +336,22 @@ func (t *Tree) change(r ref, at, h, nh uint32) (old uint32, err error) {
 	}
 	r.store(t.m, s)
 	t.h.free(at, size)
-	t.defs(&b, h)
+	t.defs(&b, depth, h)
 	return old, nil
+}
+
+// changeDouble is change for a double block.
+func (t *Tree) changeDouble(r ref, at, h, nh uint32) (old uint32, err error) {
+	o := outlineOf(t.m, at)
+	if old = o.get(t.m, at, h); old != nh {
+		err = t.editDouble(r, at, &o, edit{h: h, nh: nh}, false)
+	}
+	return old, err
 }
 
 // defs tells the children that the prefix h covers, in a block that was written, what the block has for them now. It
 // does not do so for those of direct tables (push does).
-func (t *Tree) defs(b *block, h uint32) {
+func (t *Tree) defs(b *block, depth uint, h uint32) {
 	if b.external {
 		return
 	}
@@ -236,20 +359,31 @@ func (t *Tree) defs(b *block, h uint32) {
 	covered := ^uint64(0) >> (64 - count) << first
 	for rest := b.vec & covered; rest != 0; rest &= rest - 1 {
 		e := uint32(bits.TrailingZeros64(rest))
-		t.setDef(image.At(b.child[e]), b.at(e))
+		t.setDef(image.At(b.child[e]), t.double(depth+image.Stride), b.at(e))
 	}
 }
 
+// defOf returns where the def of a block is.
+func defOf(at uint32, double bool) ref {
+	if double {
+		return refOf(at+1, 0)
+	}
+	return refOf(at+2, 0)
+}
+
 // setDef changes the def of a block where it is.
-func (t *Tree) setDef(at, nh uint32) {
-	if w2 := t.m.Load(at + 2); uint32(w2) != nh {
-		t.m.Store(at+2, w2&^0xffffffff|uint64(nh))
+func (t *Tree) setDef(at uint32, double bool, nh uint32) {
+	if r := defOf(at, double); r.load(t.m) != nh {
+		r.store(t.m, nh)
 		t.h.changed()
 	}
 }
 
 // branch adds a child, with all that is below it down to the prefix, to a block.
 func (t *Tree) branch(r ref, at uint32, depth, ext uint, k Key, n uint, nh uint32) error {
+	if t.double(depth) {
+		return t.branchDouble(r, at, depth, k, n, nh)
+	}
 	e := entry(k, depth)
 	var b block
 	size := b.decode(t.m, at)
@@ -261,7 +395,7 @@ func (t *Tree) branch(r ref, at uint32, depth, ext uint, k Key, n uint, nh uint3
 	b.child[e] = s
 	slot, err := t.write(&b, false)
 	if err != nil {
-		t.drop(s)
+		t.drop(s, depth+image.Stride)
 		return err
 	}
 	r.store(t.m, slot)
@@ -269,42 +403,65 @@ func (t *Tree) branch(r ref, at uint32, depth, ext uint, k Key, n uint, nh uint3
 	return nil
 }
 
+func (t *Tree) branchDouble(r ref, at uint32, depth uint, k Key, n uint, nh uint32) error {
+	e, o := entry12(k, depth), outlineOf(t.m, at)
+	s, err := t.chain(t.below(depth), noExt, k, n, nh, o.above(t.m, at, 0, e))
+	if err != nil {
+		return err
+	}
+	if err = t.editDouble(r, at, &o, edit{e: e, slot: s}, false); err != nil {
+		t.drop(s, t.below(depth))
+	}
+	return err
+}
+
 // chain makes the block of a prefix, and those between it and depth, each with one child, and returns the slot of the
 // first. def is what the first has for what finds nothing in it.
 func (t *Tree) chain(depth, ext uint, k Key, n uint, nh, def uint32) (slot uint32, err error) {
-	target := blockDepth(n)
-	b := block{external: target == ext}
-	b.set(number(k, target, n), nh)
-	for at := target; ; at -= image.Stride {
+	d := t.h.double()
+	defer t.h.release(d)
+	for at := t.blockDepth(n); ; at = t.above(at) {
+		own := uint32(0)
 		if at == depth {
-			b.def = def
+			own = def
 		}
-		s, err := t.write(&b, false)
-		if err != nil {
-			if slot != 0 {
-				t.drop(slot)
+		below := slot
+		if t.double(at) {
+			d.clear()
+			if d.def = own; below == 0 {
+				d.set(number12(k, at, n), nh)
+			} else {
+				d.setChild(entry12(k, at), below)
 			}
+			slot, err = t.writeDouble(d.encode(), false)
+		} else {
+			b := block{def: own}
+			if e := entry(k, at); below == 0 {
+				b.external = at == ext
+				b.set(number(k, at, n), nh)
+			} else {
+				b.vec = 1 << e
+				b.child[e] = below
+			}
+			slot, err = t.write(&b, false)
+		}
+		if err != nil {
+			t.drop(below, t.below(at))
 			return 0, err
 		}
-		if slot = s; at == depth {
+		if at == depth {
 			return slot, nil
 		}
-		e := entry(k, at-image.Stride)
-		b = block{vec: 1 << e}
-		b.child[e] = slot
 	}
 }
 
-// drop frees a chain that was made and that no slot refers to.
-func (t *Tree) drop(slot uint32) {
+// drop frees a chain that was made, from a depth on, and that no slot refers to.
+func (t *Tree) drop(slot uint32, depth uint) {
 	for slot != 0 {
 		at := image.At(slot)
-		s := shapeOf(t.m, at)
-		slot = 0
-		if s.vec != 0 {
-			slot = t.m.Half(at+s.off, 0)
-		}
-		t.h.freeNow(at, s.size)
+		slot = t.only(at, depth)
+		t.h.freeNow(at, t.size(at, depth))
+		depth = t.below(depth)
 	}
 }
 
@@ -332,12 +489,18 @@ func (t *Tree) Delete(k Key, n uint) (old uint32, err error) {
 // maxBlocks bounds the blocks from a root to a prefix.
 const maxBlocks = 22
 
+// step is a slot on the way to a prefix, and the depth of what it refers to.
+type step struct {
+	r     ref
+	depth uint
+}
+
 func (t *Tree) delete(p place, k Key, n uint) (old uint32, err error) {
-	var path [maxBlocks]ref
+	var path [maxBlocks]step
 	r, depth := p.r, p.depth
-	target, i := blockDepth(n), 0
+	target, i := t.blockDepth(n), 0
 	for {
-		path[i] = r
+		path[i] = step{r, depth}
 		s := r.load(t.m)
 		if !image.IsRef(s) {
 			return 0, nil
@@ -345,72 +508,111 @@ func (t *Tree) delete(p place, k Key, n uint) (old uint32, err error) {
 		if depth == target {
 			break
 		}
-		at, e := image.At(s), entry(k, depth)
-		if t.m.Load(at)>>e&1 == 0 {
+		below, ok := t.childAt(image.At(s), depth, k)
+		if !ok {
 			return 0, nil
 		}
-		r, depth, i = childSlot(t.m, at, e), depth+image.Stride, i+1
+		r, depth, i = below, t.below(depth), i+1
 	}
-	at, h := image.At(r.load(t.m)), number(k, depth, n)
+	empty := false
+	if t.double(depth) {
+		old, empty, err = t.unsetDouble(r, number12(k, depth, n))
+	} else {
+		old, empty, err = t.unset(r, depth, number(k, depth, n))
+	}
+	if empty {
+		err = t.prune(path[:i+1], p, k)
+	}
+	return old, err
+}
+
+// unset takes a prefix out of a block, unless the block would then be empty.
+func (t *Tree) unset(r ref, depth uint, h uint32) (old uint32, empty bool, err error) {
+	at := image.At(r.load(t.m))
 	var b block
 	size := b.decode(t.m, at)
 	if !b.has(h) {
-		return 0, nil
+		return 0, false, nil
 	}
 	old = b.value[h]
-	if b.unset(h); !b.empty() {
-		s, err := t.write(&b, true)
-		if err != nil {
-			return 0, err
-		}
-		r.store(t.m, s)
-		t.h.free(at, size)
-		t.defs(&b, h)
-		return old, nil
+	if b.unset(h); b.empty() {
+		return old, true, nil
 	}
-	return old, t.prune(path[:i+1], p, k)
+	s, err := t.write(&b, true)
+	if err != nil {
+		return 0, false, err
+	}
+	r.store(t.m, s)
+	t.h.free(at, size)
+	t.defs(&b, depth, h)
+	return old, false, nil
+}
+
+func (t *Tree) unsetDouble(r ref, h uint32) (old uint32, empty bool, err error) {
+	at := image.At(r.load(t.m))
+	o := outlineOf(t.m, at)
+	switch old = o.get(t.m, at, h); {
+	case old == 0:
+		return 0, false, nil
+	case o.count == 1 && t.only(at, image.DoubleDepth) == 0:
+		return old, true, nil
+	}
+	return old, false, t.editDouble(r, at, &o, edit{h: h}, true)
+}
+
+// unbranch takes the child in which a key is out of a block, unless the block would then be empty.
+func (t *Tree) unbranch(s step, k Key) (empty bool, err error) {
+	at := image.At(s.r.load(t.m))
+	if t.double(s.depth) {
+		o := outlineOf(t.m, at)
+		if o.count == 0 && o.children(t.m, at) == 1 {
+			return true, nil
+		}
+		return false, t.editDouble(s.r, at, &o, edit{e: entry12(k, s.depth)}, true)
+	}
+	var b block
+	size := b.decode(t.m, at)
+	if b.vec &^= 1 << entry(k, s.depth); b.empty() {
+		return true, nil
+	}
+	slot, err := t.write(&b, true)
+	if err != nil {
+		return false, err
+	}
+	s.r.store(t.m, slot)
+	t.h.free(at, size)
+	return false, nil
 }
 
 // prune removes the last block of a path, which became empty, and those above it that have nothing but it.
-func (t *Tree) prune(path []ref, p place, k Key) error {
-	i := len(path) - 1
-	for ; i > 0; i-- {
-		depth := p.depth + uint(i-1)*image.Stride
-		at, e := image.At(path[i-1].load(t.m)), entry(k, depth)
-		var b block
-		size := b.decode(t.m, at)
-		if b.vec &^= 1 << e; b.empty() {
-			continue
-		}
-		gone := path[i].load(t.m)
-		s, err := t.write(&b, true)
+func (t *Tree) prune(path []step, p place, k Key) error {
+	for i := len(path) - 1; i > 0; i-- {
+		gone := path[i].r.load(t.m)
+		empty, err := t.unbranch(path[i-1], k)
 		if err != nil {
 			return err
 		}
-		path[i-1].store(t.m, s)
-		t.retire(gone)
-		t.h.free(at, size)
-		return nil
+		if !empty {
+			t.retire(gone, path[i].depth)
+			return nil
+		}
 	}
-	gone, slot := path[0].load(t.m), uint32(0)
+	gone, slot := path[0].r.load(t.m), uint32(0)
 	if p.depth != 0 && p.top.bits == 0 { // a slot of a direct table again has itself what was pushed
-		slot = uint32(t.m.Load(image.At(gone)+2)) << 1
+		slot = defOf(image.At(gone), t.double(p.depth)).load(t.m) << 1
 	}
-	path[0].store(t.m, slot)
-	t.retire(gone)
+	path[0].r.store(t.m, slot)
+	t.retire(gone, path[0].depth)
 	return nil
 }
 
-// retire puts a chain aside that readers may be in.
-func (t *Tree) retire(slot uint32) {
+// retire puts a chain aside, from a depth on, that readers may be in.
+func (t *Tree) retire(slot uint32, depth uint) {
 	for image.IsRef(slot) {
 		at := image.At(slot)
-		s := shapeOf(t.m, at)
-		slot = 0
-		if s.vec != 0 {
-			slot = t.m.Half(at+s.off, 0)
-		}
-		t.h.free(at, s.size)
+		slot = t.only(at, depth)
+		t.h.free(at, t.size(at, depth))
+		depth = t.below(depth)
 	}
 }
 
@@ -476,7 +678,7 @@ func (t *Tree) fill(d table, slot, count, v uint32) {
 				t.pushAll(sub)
 			}
 		case image.IsRef(s):
-			t.setDef(image.At(s), v)
+			t.setDef(image.At(s), t.double(d.end()), v)
 		case s != v<<1:
 			r.store(t.m, v<<1)
 		}

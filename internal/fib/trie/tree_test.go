@@ -177,7 +177,7 @@ func (w *world) checkMemory() {
 		}
 		seen[at] = true
 		if words > maxAlloc {
-			used += uint64((words + Unit - 1) / Unit * Unit)
+			used += uint64((words + at%Unit + Unit - 1) / Unit * Unit)
 		} else {
 			used += uint64(sizes[sizeClass[words]])
 		}
@@ -185,7 +185,7 @@ func (w *world) checkMemory() {
 	if d := w.tree.rootTable(); d.bits != 0 {
 		w.tree.freeAll(d, visit)
 	} else {
-		w.tree.freeBlocks(w.tree.rootRef().load(w.m), visit)
+		w.tree.freeBlocks(w.tree.rootRef().load(w.m), 0, visit)
 	}
 	if used != w.h.Used() {
 		w.t.Fatalf("%d words are in use, the tree has %d", w.h.Used(), used)

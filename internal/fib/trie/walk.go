@@ -22,6 +22,17 @@ func withEntry(k Key, depth uint, e uint32) Key {
 	return k
 }
 
+// withEntry12 is withEntry for twelve bits.
+func withEntry12(k Key, depth uint, e uint32) Key {
+	if depth < 64 {
+		k.Hi |= uint64(e) << 52 >> depth
+		k.Lo |= uint64(e) << 52 << (64 - depth)
+	} else {
+		k.Lo |= uint64(e) << 52 >> (depth - 64)
+	}
+	return k
+}
+
 // last returns the last address of a prefix.
 func last(k Key, n uint) Key {
 	switch {
@@ -94,6 +105,9 @@ func (w *walker) tree(s uint32, depth uint, k Key) bool {
 	if !image.IsRef(s) {
 		return true
 	}
+	if w.t.double(depth) {
+		return w.double(image.At(s), depth, k)
+	}
 	var b block
 	b.decode(w.t.m, image.At(s))
 	interesting := b.interesting()
@@ -112,6 +126,30 @@ func (w *walker) tree(s uint32, depth uint, k Key) bool {
 		if !w.tree(b.child[e], depth+image.Stride, at) {
 			return false
 		}
+	}
+	return true
+}
+
+// double visits a double block and those below it.
+func (w *walker) double(at uint32, depth uint, k Key) bool {
+	b := w.t.h.double()
+	defer w.t.h.release(b)
+	b.decode(w.t.m, at)
+	below := b.child
+	for i := 0; i < len(b.exact) || len(below) > 0; {
+		if i < len(b.exact) && (len(below) == 0 || b.exact[i].h>>4 <= below[0].e) {
+			x := b.exact[i]
+			if !w.yield(withEntry12(k, depth, x.h>>4), depth+uint(x.h&15), x.nh) {
+				return false
+			}
+			i++
+			continue
+		}
+		at := withEntry12(k, depth, below[0].e)
+		if !less(last(at, w.t.below(depth)), w.from) && !w.tree(below[0].slot, w.t.below(depth), at) {
+			return false
+		}
+		below = below[1:]
 	}
 	return true
 }
@@ -213,17 +251,35 @@ func (t *Tree) Path(k Key, n uint, yield func(bits uint, nh uint32) bool) {
 }
 
 func (t *Tree) path(s uint32, depth uint, k Key, n uint, yield func(uint, uint32) bool) bool {
-	for ; image.IsRef(s) && depth < n; depth += image.Stride {
-		var b block
-		b.decode(t.m, image.At(s))
-		e := entry(k, depth)
-		for l := uint(1); l <= image.Stride && depth+l <= n; l++ {
-			if h := (64 + e) >> (image.Stride - l); b.has(h) && !yield(depth+l, b.value[h]) {
+	for ; image.IsRef(s) && depth < n; depth = t.below(depth) {
+		at := image.At(s)
+		if !t.pathIn(at, depth, k, n, yield) {
+			return false
+		}
+		s = 0
+		if r, ok := t.childAt(at, depth, k); ok {
+			s = r.load(t.m)
+		}
+	}
+	return true
+}
+
+// pathIn is path within a block.
+func (t *Tree) pathIn(at uint32, depth uint, k Key, n uint, yield func(uint, uint32) bool) bool {
+	if t.double(depth) {
+		o := outlineOf(t.m, at)
+		for l := depth + 1; l <= min(n, depth+image.DoubleStride); l++ {
+			if nh := o.get(t.m, at, number12(k, depth, l)); nh != 0 && !yield(l, nh) {
 				return false
 			}
 		}
-		if s = 0; b.vec>>e&1 != 0 {
-			s = b.child[e]
+		return true
+	}
+	var b block
+	b.decode(t.m, at)
+	for l := depth + 1; l <= min(n, depth+image.Stride); l++ {
+		if h := number(k, depth, l); b.has(h) && !yield(l, b.value[h]) {
+			return false
 		}
 	}
 	return true
@@ -238,7 +294,7 @@ func (t *Tree) Copy(c *Tree) error {
 			low = image.Root(to.bits, to.at)
 		}
 	} else {
-		low, ok = t.copyBlocks(c, low)
+		low, ok = t.copyBlocks(c, low, 0)
 	}
 	if !ok {
 		return ErrFull
@@ -255,10 +311,10 @@ func (t *Tree) copyTable(c *Tree, d table) (table, bool) {
 		return to, false
 	}
 	to.inherits().store(c.m, d.inherits().load(t.m))
-	s, ok := t.copyBlocks(c, d.top().load(t.m))
+	s, ok := t.copyBlocks(c, d.top().load(t.m), d.base)
 	to.top().store(c.m, s)
 	for i := uint32(0); ok && i < d.size(); i++ {
-		s, ok = t.copyBlocks(c, refOf(d.at, i).load(t.m))
+		s, ok = t.copyBlocks(c, refOf(d.at, i).load(t.m), d.end())
 		refOf(to.at, i).store(c.m, s)
 	}
 	if !ok {
@@ -267,8 +323,9 @@ func (t *Tree) copyTable(c *Tree, d table) (table, bool) {
 	return to, ok
 }
 
-// copyBlocks copies what a slot refers to, and returns the slot that refers to the copy, 0 if there is no room for all.
-func (t *Tree) copyBlocks(c *Tree, slot uint32) (uint32, bool) {
+// copyBlocks copies what a slot refers to, which is at a depth, and returns the slot that refers to the copy, 0 if there
+// is no room for all.
+func (t *Tree) copyBlocks(c *Tree, slot uint32, depth uint) (uint32, bool) {
 	if image.IsTable(slot) {
 		to, ok := t.copyTable(c, subTable(slot))
 		if !ok {
@@ -280,25 +337,23 @@ func (t *Tree) copyBlocks(c *Tree, slot uint32) (uint32, bool) {
 		return slot, true
 	}
 	at := image.At(slot)
-	s := shapeOf(t.m, at)
-	to, ok := c.h.alloc(s.size, false)
+	size := t.size(at, depth)
+	to, ok := c.h.alloc(size, false)
 	if !ok {
 		return 0, false
 	}
-	for i := range s.size {
+	for i := range size {
 		c.m.Fill(to+i, t.m.Load(at+i))
 	}
-	if s.w2&image.BlockExternal == 0 {
-		for i := range s.children() {
-			child := uint32(0)
-			if ok {
-				child, ok = t.copyBlocks(c, t.m.Half(at+s.off, i))
-			}
-			refOf(to+s.off, i).store(c.m, child)
+	t.children(at, depth, func(r ref) {
+		below := uint32(0)
+		if ok {
+			below, ok = t.copyBlocks(c, r.load(t.m), t.below(depth))
 		}
-	}
+		(r + refOf(to, 0) - refOf(at, 0)).store(c.m, below)
+	})
 	if !ok {
-		c.freeBlocks(image.Ref(to), c.h.freeNow)
+		c.freeBlocks(image.Ref(to), depth, c.h.freeNow)
 		return 0, false
 	}
 	return image.Ref(to), true

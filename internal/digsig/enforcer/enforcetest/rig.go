@@ -91,6 +91,7 @@ type Rig struct {
 	Client  *enforcer.Client
 	Process *os.Process // of the supervisor
 	Issued  time.Time
+	Program string // of the enforcer; empty: this one
 
 	done chan error
 	log  *tail
@@ -107,7 +108,7 @@ func New(t testing.TB, mounts ...string) *Rig {
 	r := &Rig{T: t, Dir: dir, Key: key(t, 1), Rogue: key(t, 2), Issued: time.Now().Add(-time.Hour).Truncate(time.Second)}
 	r.Config = enforcer.Config{
 		Dir: filepath.Join(dir, "etc"), StateDir: filepath.Join(dir, "var"), Socket: filepath.Join(dir, "s"), Mounts: mounts,
-		Audit: audit.Config{Path: filepath.Join(dir, "log", "digsig.log"), Sync: 50 * time.Millisecond},
+		Audit: audit.Config{Path: filepath.Join(dir, "log", "digsig.log"), Sync: 50 * time.Millisecond}, Owner: os.Getpid(),
 	}
 	r.Policy = digsig.Policy{Version: 1, Issued: r.Issued, Exempt: map[[32]byte]string{}, Interpreters: map[[32]byte]digsig.Interpreter{}}
 	r.Write("trust/test.pub", r.must(json2(KeyFile(r.Key, digsig.AllPurposes))))
@@ -230,7 +231,11 @@ func (r *Rig) TryStart() error {
 		return err
 	}
 	r.log = &tail{}
-	cmd := exec.Command("/proc/self/exe")
+	program := r.Program
+	if program == "" {
+		program = "/proc/self/exe"
+	}
+	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), runVariable+"="+string(config))
 	cmd.Stderr, cmd.Stdout = r.log, r.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -270,6 +275,7 @@ func (r *Rig) Stop() {
 	case <-r.done:
 	case <-time.After(Patience):
 		r.T.Errorf("the enforcer does not end\n%s", r.log)
+		_ = r.Process.Kill()
 	}
 	if s != nil { // a supervisor that another worker began, and that worker
 		for _, pid := range []int{s.Supervisor.PID, s.Worker} {

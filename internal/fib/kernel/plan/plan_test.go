@@ -270,6 +270,11 @@ func (h *host) check(t fatal, fibs []FIB) {
 			if l := h.Links[f.Title()]; l.Kind != "vrf" || l.Table != f.ID || !l.Up || l.Alias != Alias(f.ID) {
 				t.Fatalf("VRF device %s: %+v", f.Title(), l)
 			}
+			for _, v := range []string{"ipv4", "ipv6"} {
+				if is := h.Settings[Path{"", "net/" + v + "/conf/" + f.Title() + "/forwarding"}]; is != digit(f.Forward) {
+					t.Fatalf("VRF device %s: %s forwarding %q, want %v", f.Title(), v, is, f.Forward)
+				}
+			}
 		}
 		for _, fam := range []Family{IPv4, IPv6} {
 			if f.Backend == Rules {

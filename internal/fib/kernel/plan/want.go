@@ -81,7 +81,9 @@ func (w *wanted) fib(f *FIB) {
 		}
 		// Packets of a VRF come in by its device, for the route lookup (l3mdev_ip_rcv). Without this it would have what
 		// the default for new devices was when it was made.
-		w.settings[Path{"", "net/ipv4/conf/" + f.Title() + "/forwarding"}] = digit(f.Forward)
+		for _, v := range []string{"ipv4", "ipv6"} {
+			w.settings[Path{"", "net/" + v + "/conf/" + f.Title() + "/forwarding"}] = digit(f.Forward)
+		}
 		// A socket of no VRF must not get what comes in by one.
 		w.settings[Path{"", "net/ipv4/tcp_l3mdev_accept"}] = "0"
 		w.settings[Path{"", "net/ipv4/udp_l3mdev_accept"}] = "0"
@@ -152,9 +154,6 @@ func (w *wanted) port(f *FIB, p Port) {
 	if f.Forward && f.Backend != Netns {
 		for _, v := range []string{"ipv4", "ipv6"} {
 			t.settings[fmt.Sprintf("net/%s/conf/%s/forwarding", v, d)] = "1"
-			if f.Backend == VRF && v == "ipv6" {
-				w.settings[Path{"", fmt.Sprintf("net/%s/conf/%s/forwarding", v, f.Title())}] = "1"
-			}
 		}
 	}
 	for s := range t.settings {

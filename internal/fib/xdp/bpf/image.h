@@ -67,6 +67,17 @@ static __always_inline __u32 step(const __u8 *b, __u64 a, __u32 *best)
 	return 0;
 }
 
+// step12 decides one double block, those of IPv6 from the 24th bit on: the slot of the address.
+static __always_inline __u32 step12(const __u8 *base, __u64 mask, __u64 word, __u64 a)
+{
+	const __u8 *b = image_at(base, mask, word), *pair;
+	__u64 v = WORD(b, 0) << (~(a >> 58) & 63), k;
+
+	pair = b + popcount(v) * 16;
+	k = popcount(WORD(pair, 0) << (~(a >> 52) & 63 & (__u64)((__s64)v >> 63)));
+	return *(const volatile __u32 *)(b + (WORD(pair, 1) & 0xffff) + k * 4);
+}
+
 // A slot of a direct table.
 static __always_inline __u32 slot_at(const __u8 *base, __u64 mask, __u64 table, __u64 i)
 {
@@ -130,10 +141,21 @@ static __always_inline __u64 walk6(const __u8 *base, __u32 desc, __u64 hi, __u64
 		lo <<= depth;
 	}
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < 22 && s & 1; i++) {
+	for (int i = 0; i < 4 && depth < 24 && s & 1; i++) {
 		s = step(image_at(base, mask, s >> 1), hi, &best);
 		hi = hi << 6 | lo >> 58;
 		lo <<= 6;
+		depth += 6;
+	}
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 9 && s & 1; i++) {
+		__u32 def = WORD(image_at(base, mask, s >> 1), 1);
+
+		if (def)
+			best = def;
+		s = step12(base, mask, s >> 1, hi);
+		hi = hi << 12 | lo >> 52;
+		lo <<= 12;
 	}
 	if (s && !(s & 1))
 		best = s >> 1;
