@@ -181,6 +181,7 @@ type endpoint interface{ happened(e *loop.Event) }
 // takeIn does what others asked for.
 func (l *Loop) takeIn() bool {
 	for {
+		l.back.Heard() // before looking: who asks after it calls again
 		l.mu.Lock()
 		posted, first, dirty, closed := l.posted, l.first, l.dirty, l.closed
 		l.posted, l.first, l.last, l.dirty = nil, nil, nil, nil
