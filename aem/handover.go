@@ -30,7 +30,6 @@ type Inherited struct {
 // detached is a socket that the loop has given away.
 type detached struct {
 	file *os.File
-	data []byte
 	err  error
 }
 
