@@ -202,6 +202,10 @@ func (l *Loop) takeIn() bool {
 			c := dirty
 			dirty = c.nextDirty
 			c.nextDirty = nil
+			// Only here: a link that is flushed for another reason is still on the list.
+			c.mu.Lock()
+			c.inDirty = false
+			c.mu.Unlock()
 			c.flush()
 		}
 		if closed {
