@@ -20,8 +20,6 @@ help: ## this list
 
 build: ## bin/midplane (static), and bin/tipc, the same program with iproute2's grammar; bin/midplane-pkcs11 loads vendors' libraries for it
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/midplane ./cmd/midplane
-build: ## bin/midplane, and bin/tipc, the same program with iproute2's grammar; bin/midplane-pkcs11, its helper for tokens
-	$(GO) build -trimpath -o bin/midplane ./cmd/midplane
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/midplane-pkcs11 ./cmd/midplane-pkcs11
 	ln -sf midplane bin/tipc
 
