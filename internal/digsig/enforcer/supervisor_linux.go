@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -67,6 +68,8 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Logger.Warn("bounds", "err", warning)
 	}
 	time.Local = time.UTC // see Main
+	// Who reads the log may be gone; that must not end the supervisor.
+	signal.Ignore(syscall.SIGPIPE)
 	s := &supervisor{cfg: cfg, mode: glass, log: cfg.Logger, held: map[uint64]int{}, buf: make([]byte, maxMessage), notify: newNotifier()}
 	s.info = Supervisor{PID: os.Getpid(), Guardian: "worker"}
 	found := s.notify.inherited()
@@ -390,13 +393,15 @@ func (s *supervisor) end() {
 
 // adoptMain is a supervisor that a worker has started because the one before was killed.
 func adoptMain() error {
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
 	l, groups, control, b, err := inherit()
 	if err != nil {
 		return err
 	}
-	pidfd, err := unix.PidfdOpen(b.PID, 0)
-	if err != nil {
-		return os.NewSyscallError("pidfd_open", err)
+	pid := b.PID
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil { // the worker was killed too, just now
+		pid = 0
 	}
 	cfg, err := b.Config.withDefaults()
 	if err != nil {
@@ -404,9 +409,12 @@ func adoptMain() error {
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	now := time.Now()
-	s := &supervisor{cfg: cfg, mode: b.Mode, command: b.Command, log: cfg.Logger, groups: groups, control: control, notify: &notifier{}, link: l, pid: b.PID, pidfd: pidfd,
+	s := &supervisor{cfg: cfg, mode: b.Mode, command: b.Command, log: cfg.Logger, groups: groups, control: control, notify: &notifier{}, link: l, pid: pid, pidfd: pidfd,
 		held: map[uint64]int{}, started: now, beat: now, ready: true, info: b.Supervisor, buf: make([]byte, maxMessage)}
 	s.info.PID = os.Getpid()
 	s.log.Warn("a new supervisor: the one before was killed", "worker", b.PID)
+	if pid == 0 {
+		s.forget()
+	}
 	return s.run(context.Background(), false)
 }
