@@ -92,7 +92,8 @@ func (r *tree) compile(to, source string, flags ...string) {
 
 const agentUnit = `[Unit]
 Description=the test's way in
-After=multi-user.target
+DefaultDependencies=no
+Before=sysinit.target
 
 [Service]
 Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8
@@ -128,9 +129,10 @@ func newTree(t *testing.T) *tree {
 		}
 	}
 	r.write("usr/lib/systemd/system/lab-agent.service", agentUnit, 0o644)
+	r.write("etc/systemd/system/midplane-digsig.service.d/console.conf", "[Service]\nStandardError=tty\nTTYPath=/dev/console\nTTYReset=no\n", 0o644)
 	enable("midplane-digsig.service", "sysinit.target")
-	enable("lab-agent.service", "multi-user.target")
-	for _, unit := range []string{"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "systemd-networkd.service"} {
+	enable("lab-agent.service", "sysinit.target")
+	for _, unit := range []string{"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "systemd-networkd.service", "serial-getty@ttyS0.service"} {
 		if err := os.Symlink("/dev/null", r.path("etc/systemd/system/"+unit)); err != nil && !errors.Is(err, os.ErrExist) {
 			t.Fatal(err)
 		}
