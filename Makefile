@@ -53,6 +53,7 @@ bench: ## side by side with TCP and NATS, bart, net and gnet, and as root the ke
 	cd bench && $(GO) run . $(BENCHFLAGS)
 	cd bench && GOAMD64=v3 $(GO) run ./fib
 	cd bench && $(GO) run ./digsig
+	cd bench && $(GO) run ./aemecho
 	cd bench && $(GO) run ./aemwake && $(GO) run ./aemtimer && $(GO) run ./aemoverload
 	cd bench && if [ "$$(id -u)" = 0 ]; then $(GO) run ./fibxdp; else echo "the comparison with the kernel's FIB needs root"; fi
 

@@ -57,6 +57,7 @@ type Executor struct {
 	byName  map[string]*Class
 	closed  bool
 
+	pace       *pacemaker    // nil when nobody promised a bound
 	procs      *worker.Procs // nil when GOMAXPROCS is not ours
 	procsWant  atomic.Int64
 	scheduling atomic.Int64 // the last 99th percentile, in nanoseconds
@@ -97,6 +98,11 @@ func New(cfg *Config) (*Executor, error) {
 	}
 	if ex.log = ex.cfg.Logger; ex.log == nil {
 		ex.log = slog.New(slog.DiscardHandler)
+	}
+	if ex.cfg.TakeProcs && worker.CanSleep {
+		ex.pace = newPacemaker()
+		go ex.pace.main()
+		go ex.pace.poked()
 	}
 	for l := Critical; l <= Background; l++ {
 		c, err := ex.Class(l.String(), ClassConfig{Level: l})
@@ -166,6 +172,9 @@ func (ex *Executor) poolFor(nice int) *pool {
 	p := &pool{ex: ex, nice: nice, locked: nice > 0}
 	p.ctl = ctl.New(ctl.Config{Workers: ex.cfg.Workers, Goal: schedulingGoal, Patience: patience})
 	p.core.Limit(ex.cfg.Workers)
+	if nice > 0 {
+		p.pace = ex.pace
+	}
 	ex.pools = append(ex.pools[:len(ex.pools):len(ex.pools)], p)
 	return p
 }
@@ -224,6 +233,9 @@ func (ex *Executor) Shutdown(ctx context.Context) error {
 		close(ex.monitor.quit)
 	}
 	<-ex.monitor.ended
+	if ex.pace != nil {
+		ex.pace.stop()
+	}
 	if ex.procs != nil {
 		ex.procs.Release()
 	}

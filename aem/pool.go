@@ -19,6 +19,7 @@ type pool struct {
 
 	mu       sync.Mutex
 	core     sched.Sched
+	pace     *pacemaker // of lowered workers, nil without
 	ctl      *ctl.Controller
 	classes  []*Class
 	idle     []*runner // the one that went idle last is woken first: its caches are warm
@@ -176,7 +177,13 @@ func (r *runner) main() {
 		p.settle(dropped)
 		r.ctx.begin(lastClass, last, now, deadline)
 		alive = false
+		if pace := p.pace; pace != nil {
+			pace.begin()
+		}
 		fate = r.ctx.run(last.Run)
+		if pace := p.pace; pace != nil {
+			pace.end()
+		}
 		alive = true
 		end = mono.Now()
 		last.tell(fate)
@@ -185,6 +192,9 @@ func (r *runner) main() {
 
 // replace does what main does after a handler, for a worker that is gone, and starts another.
 func (p *pool) replace(r *runner) {
+	if p.pace != nil {
+		p.pace.end()
+	}
 	t, now := r.ctx.task, mono.Now()
 	c := t.class
 	p.mu.Lock()

@@ -1,6 +1,7 @@
 package digsig
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"os"
@@ -279,6 +280,35 @@ func TestPolicyInForce(t *testing.T) {
 			want(t, got, Unreadable, "fire")
 			want(t, v.Recheck(got, UseExec, now), Unreadable, "not read")
 		}
+	}
+}
+
+// A verdict says until when it holds: where one signature suffices as long as that is good, where all must be as long as all.
+func TestUntil(t *testing.T) {
+	a, b := testKey(t, 1), p256Key(t)
+	early, late := now.Add(time.Hour), now.Add(2*time.Hour)
+	trust := storeOf(t, trustedFor(a, func(k *Key) { k.NotAfter = early }), trustedFor(b, func(k *Key) { k.NotAfter = late }))
+	file := embed(t, smallELF(t), Template{}, a, b)
+	for _, all := range []bool{false, true} {
+		owner := testKey(t, 3)
+		trust := storeOf(t, append(trust.Keys(), trustedFor(owner, func(*Key) {}))...)
+		v := verifier(t, Config{Trust: trust, Policy: policyOf(t, 1, owner, func(p *Policy) { p.AllMustMatch = all })})
+		verify := func(at time.Time) Verdict {
+			return v.Verify(t.Context(), bytes.NewReader(file), int64(len(file)), UseExec, at)
+		}
+		got := verify(now)
+		want(t, got, Signed, "")
+		if got.Until.IsZero() || got.Until.After(late) || (all && !got.Until.Equal(early)) {
+			t.Errorf("all %v: until %s", all, got.Until)
+		}
+		// Until then nothing changes, and what comes after it is as it must be.
+		want(t, verify(got.Until.Add(-1)), Signed, "")
+		r := Signed
+		if all {
+			r = Expired
+		}
+		want(t, verify(early), r, "")
+		want(t, verify(late), Expired, "")
 	}
 }
 

@@ -114,16 +114,20 @@ func runLight(x *aem.Ctx) {
 	l.c.write(l.req, answered)
 }
 
+// executor makes the classes: light requests are handled where they are read, heavy ones by lowered workers.
+func executor() (ex *aem.Executor, urgent, slow *aem.Class, err error) {
+	if ex, err = aem.New(&aem.Config{TakeProcs: true}); err != nil {
+		return nil, nil, nil, err
+	}
+	if urgent, err = ex.Class("light", aem.ClassConfig{Inline: true}); err != nil {
+		return nil, nil, nil, err
+	}
+	slow, err = ex.Class("heavy", aem.ClassConfig{Level: aem.Normal, Nice: 19, Queue: 256, Policy: aem.NewestFirst, Deadline: deadline})
+	return ex, urgent, slow, err
+}
+
 func serveAEM(ready func(string)) error {
-	ex, err := aem.New(&aem.Config{TakeProcs: true})
-	if err != nil {
-		return err
-	}
-	urgent, err := ex.Class("light", aem.ClassConfig{Inline: true})
-	if err != nil {
-		return err
-	}
-	slow, err := ex.Class("heavy", aem.ClassConfig{Level: aem.Normal, Nice: 19, Queue: 256, Policy: aem.NewestFirst, Deadline: deadline})
+	_, urgent, slow, err := executor()
 	if err != nil {
 		return err
 	}

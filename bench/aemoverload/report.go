@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -59,13 +60,14 @@ func report(list []cell, chosen []server, all map[cell]map[string][]measured, ca
 	goals(list, chosen, all, capacity)
 }
 
-// goals says which of what issue 5 asks for was reached. The worst of all cells at 1.5 and 3 times capacity counts.
+// ours reports whether a server is one of aem's.
+func ours(name string) bool { return strings.HasPrefix(name, "aem") }
+
+// goals says which of what issue 5 asks for was reached, for each way in which aem serves, in each cell at 1.5 and 3 times
+// capacity.
 func goals(list []cell, chosen []server, all map[cell]map[string][]measured, capacity float64) {
-	if !slices.ContainsFunc(chosen, func(s server) bool { return s.name == "aem" }) {
-		return
-	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "goals of aem above capacity\tlight p99 ≤ 2 ms\tp99.9 ≤ 5 ms\theavy in time ≥ 70 % of capacity\tmemory flat (≤ 8 MB)\tthe next best p99 ≥ 10 times")
+	fmt.Fprintln(w, "goals above capacity\t\tlight p99 ≤ 2 ms\tp99.9 ≤ 5 ms\theavy in time ≥ 70 % of capacity\tmemory flat (≤ 8 MB)\tnobody else within 10 times of the p99")
 	pass := func(ok bool, format string, args ...any) string {
 		if ok {
 			return "PASS " + fmt.Sprintf(format, args...)
@@ -76,16 +78,21 @@ func goals(list []cell, chosen []server, all map[cell]map[string][]measured, cap
 		if c.Load < 1.5 {
 			continue
 		}
-		m := summarize(all[c]["aem"])
-		best, name := time.Duration(0), "nobody else"
+		best, name := time.Duration(0), "nobody"
 		for _, s := range chosen {
-			if o := summarize(all[c][s.name]); s.name != "aem" && (best == 0 || o.p99 < best) {
+			if o := summarize(all[c][s.name]); !ours(s.name) && (best == 0 || o.p99 < best) {
 				best, name = o.p99, s.name
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c, pass(m.p99 <= 2*time.Millisecond, "%s", ms(m.p99)), pass(m.p999 <= 5*time.Millisecond, "%s", ms(m.p999)),
-			pass(m.goodput >= 0.7*capacity, "%.0f %%", 100*m.goodput/capacity), pass(m.growth <= 8<<10, "%+d MB", m.growth>>10),
-			pass(best >= 10*m.p99 || best == 0, "%s, %.1f times", name, float64(best)/float64(max(m.p99, 1))))
+		for _, s := range chosen {
+			if !ours(s.name) {
+				continue
+			}
+			m := summarize(all[c][s.name])
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c, s.name, pass(m.p99 <= 2*time.Millisecond, "%s", ms(m.p99)), pass(m.p999 <= 5*time.Millisecond, "%s", ms(m.p999)),
+				pass(m.goodput >= 0.7*capacity, "%.0f %%", 100*m.goodput/capacity), pass(m.growth <= 8<<10, "%+d MB", m.growth>>10),
+				pass(best >= 10*m.p99 || best == 0, "%s, %.1f times", name, float64(best)/float64(max(m.p99, 1))))
+		}
 	}
 	w.Flush()
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // The colours of Okabe and Ito, which people tell apart whatever their eyes see of colours.
-var colours = []string{"#999999", "#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#009e73", "#d55e00"}
+var colours = []string{"#999999", "#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#009e73", "#d55e00", "#0072b2", "#000000"}
 
 // svg draws the 99th percentile of light requests over load, and below it the heavy requests that were answered in time, of the
 // steady cells without garbage.
@@ -64,7 +64,7 @@ func svg(list []cell, chosen []server, all map[cell]map[string][]measured) strin
 	p(`<text x="%v" y="%v" text-anchor="middle">load, times capacity</text>`, left+width/2, top2+height2+38)
 	for i, s := range chosen {
 		colour, stroke := colours[slices.IndexFunc(servers, func(o server) bool { return o.name == s.name })%len(colours)], 2
-		if s.name == "aem" {
+		if ours(s.name) {
 			stroke = 4
 		}
 		var line1, line2 []string

@@ -70,6 +70,8 @@ var commands = []documented{
 	{line: "midplane digsig enforce --check", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
 	{line: "midplane digsig status", by: []string{"cli_test.TestIntegrationDigsigEnforcer", "cli_test.TestScripts"}},
 	{line: "midplane digsig audit tail -f", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
+	{line: "midplane aem bench --for 1s", run: true, ends: true, out: "  goroutines "},
+	{line: "midplane aem top /run/gateway/aem", by: []string{"aemtool.TestTopText", "aemtool.TestTopLive"}},
 	{line: "midplane fib bench routes 10000 changes 1000", run: true, ends: true, out: "10000    lookup"},
 }
 

@@ -39,7 +39,7 @@ keygen, sign, verify, manifest, revoke and explain need neither root nor a runni
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newKeygen(e), newSign(e), newVerify(e), newManifest(e), newRevoke(e), newExplain(e), newDpkg(e),
+	c.AddCommand(newKeygen(e), newSign(e), newVerify(e), newManifest(e), newRevoke(e), newPolicy(e), newExplain(e), newDpkg(e),
 		newEnrol(e, enrolTree), newStatus(e), newEnforce(e), newAudit(e),
 		newMode(e, "permissive", "Let everything run, and log what would be denied", "Has the enforcer that runs allow everything and log what it would deny, until it ends or the mode is changed."),
 		newMode(e, "learn", "Let everything run, and collect what would be denied", "As permissive; the audit log then says all that a manifest must list (would-deny, with path and digest)."))
@@ -136,7 +136,6 @@ type trusting struct {
 	pubs        []string
 	manifests   []string
 	revocations string
-	policy      string
 }
 
 func (t *trusting) flags(c *cobra.Command) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -39,6 +40,11 @@ func TestScripts(t *testing.T) {
 			}
 			e.Defer(func() { os.RemoveAll(dir) })
 			e.Setenv("S", dir)
+			bsign, err := filepath.Abs("../digsig/bsign/testdata")
+			if err != nil {
+				return err
+			}
+			e.Setenv("BSIGN", bsign)
 			e.Setenv("MIDPLANE_CONTROL", dir+"/a")
 			return nil
 		},

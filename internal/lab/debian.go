@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 )
 
 // suite is the Debian release whose kernel a [VM] runs: Debian 13.
@@ -121,4 +122,28 @@ func findVMModules(root string) ([]string, error) {
 		files = append(files, found[m])
 	}
 	return files, err
+}
+
+// VMModule returns a module of the VM's kernel, as the kernel takes it. Call RequireVM first.
+func VMModule(t testing.TB, name string) []byte {
+	t.Helper()
+	dir, err := cacheDir()
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	found := ""
+	err = filepath.WalkDir(filepath.Join(dir, suite, "usr/lib/modules"), func(path string, _ os.DirEntry, err error) error {
+		if base, _, ok := strings.Cut(filepath.Base(path), ".ko"); ok && base == name {
+			found = path
+		}
+		return err
+	})
+	if err != nil || found == "" {
+		t.Fatalf("lab: module %s of %s: %v", name, suite, err)
+	}
+	b, err := readModule(found)
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	return b
 }

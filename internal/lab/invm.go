@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"bufio"
 	"context"
 	"os"
 	"strings"
@@ -15,7 +14,7 @@ import (
 const inVMVariable = "MIDPLANE_IN_VM"
 
 // vmTestPatience bounds what InVM runs.
-const vmTestPatience = 10 * time.Minute
+const vmTestPatience = 6 * time.Minute
 
 // InVM runs f in a VM of its own: it boots the VM and runs this very test binary there, with this very test and no other.
 // So f sees nothing that the test did before, only the guest: its kernel, /dev/vda and so on. The guest's output is
@@ -41,15 +40,21 @@ func InVM(t *testing.T, c VMConfig, disks func() []string, f func(t *testing.T))
 		c.Disks = append(c.Disks, disks()...)
 	}
 	v := NewVM(t, c)
-	p := v.Start("env", "-C", wd, inVMVariable+"=1", exe, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=15m")
+	p := v.Start("env", "-C", wd, inVMVariable+"=1", exe, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
 	ctx, cancel := context.WithTimeout(t.Context(), vmTestPatience)
 	defer cancel()
-	code, err := p.Wait(ctx)
-	lines := bufio.NewScanner(strings.NewReader(p.Stdout.String() + p.Stderr.String()))
-	for lines.Scan() {
-		if line := lines.Text(); line != "PASS" && !strings.HasPrefix(line, "=== ") {
+	for {
+		line, err := p.Stdout.Line(ctx)
+		if err != nil {
+			break // Wait says why
+		}
+		if line != "PASS" && !strings.HasPrefix(line, "=== ") {
 			t.Log(line)
 		}
+	}
+	code, err := p.Wait(ctx)
+	if s := p.Stderr.String(); s != "" {
+		t.Log(tail(s))
 	}
 	switch {
 	case err != nil:

@@ -1,6 +1,10 @@
 package sys
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // SetThreadNice sets the niceness of the calling thread alone, which must be locked (runtime.LockOSThread). Without
 // privilege it only goes up.
@@ -36,4 +40,10 @@ func ThreadCPUs() ([]int, error) {
 		}
 	}
 	return cpus, nil
+}
+
+// SleepThread puts the calling thread to sleep, past the timers of the runtime.
+func SleepThread(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	unix.Nanosleep(&ts, nil) // a signal ends it early, which harms nobody
 }

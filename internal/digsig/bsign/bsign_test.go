@@ -7,7 +7,10 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -329,4 +332,37 @@ func blank(b []byte) []byte {
 		clear(b[codeAt+codeSize:][:sectionSize])
 	}
 	return b
+}
+
+var rewrite = flag.Bool("rewrite", false, "write the files in testdata anew")
+
+// The files of testdata are for tests of others, too: signed, and its key ring.
+func TestFiles(t *testing.T) {
+	signed, keys := filepath.Join("testdata", "signed.elf"), filepath.Join("testdata", "keyring.pgp")
+	if *rewrite {
+		e := newEntity()
+		var b bytes.Buffer
+		if err := e.Serialize(&b); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(signed, newImage().build(t, e), 0o644), os.WriteFile(keys, b.Bytes(), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := ReadKeyRing(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Verify(context.Background(), f, fi.Size(), k, time.Time{}); err != nil || r.User != "Old Signer <old@example.org>" {
+		t.Errorf("%+v, %v", r, err)
+	}
 }

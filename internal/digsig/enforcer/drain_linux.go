@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"midplane/digsig"
 	"midplane/internal/digsig/audit"
 	"midplane/internal/digsig/gate"
@@ -47,7 +49,7 @@ func (w *worker) drain(now mono.Time) {
 		case gate.Release:
 			w.release(a.Key)
 		case gate.Hold:
-			w.gate.Result(now, w.hold(a))
+			w.hold(now, a)
 		}
 	}
 	w.deadline()
@@ -191,23 +193,36 @@ func (w *worker) pin(f *file) gate.Pin {
 	return gate.PinNone
 }
 
-func (w *worker) hold(a gate.Action) gate.Result {
+// hold pins a data file and looks whether it still is one.
+func (w *worker) hold(now mono.Time, a gate.Action) {
 	ev := w.events[a.ID]
 	if ev == nil {
-		return gate.Result{Key: a.Key, Job: a.Job, Failed: true}
+		w.gate.Result(now, gate.Result{Key: a.Key, Job: a.Job, Failed: true})
+		return
 	}
 	f := ev.f
 	f.refs++
 	w.entries[a.Key] = f
 	r := gate.Result{Key: a.Key, Job: a.Job, Class: ev.class, Pin: w.pin(f)}
 	var head [headSize]byte
-	n, ok := readNow(f.fd, head[:])
-	if !ok {
-		r.Failed = true
-	} else {
+	if n, ok := readNow(f.fd, head[:]); ok {
 		r.Class = classOf(head[:n])
+		w.gate.Result(now, r)
+		return
 	}
-	return r
+	f.refs++
+	go func() {
+		w.reading <- struct{}{}
+		n, err := unix.Pread(f.fd, head[:], 0)
+		<-w.reading
+		r.Class, r.Failed = classOf(head[:max(n, 0)]), err != nil
+		now := mono.Now()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.gate.Result(now, r)
+		w.drain(now)
+		w.drop(f)
+	}()
 }
 
 // verify begins to verify a file.

@@ -146,7 +146,16 @@ func (w *worker) handle(group uint8, ev fanotify.Event) {
 // readNow reads the beginning of a file if it is in memory.
 func readNow(fd int, b []byte) (int, bool) {
 	n, err := unix.Preadv2(fd, [][]byte{b}, 0, unix.RWF_NOWAIT)
+	if errors.Is(err, unix.EOPNOTSUPP) && inMemory(fd) {
+		n, err = unix.Pread(fd, b, 0)
+	}
 	return max(n, 0), err == nil && n > 0
+}
+
+// inMemory says whether a file system has no disk.
+func inMemory(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && (uint32(fs.Type) == unix.TMPFS_MAGIC || uint32(fs.Type) == unix.RAMFS_MAGIC)
 }
 
 func (w *worker) request(q gate.Request) {

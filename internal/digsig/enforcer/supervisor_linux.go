@@ -22,6 +22,7 @@ import (
 type supervisor struct {
 	cfg     Config
 	mode    string // of the kernel's command line
+	command string // mode that somebody set
 	log     *slog.Logger
 	groups  [2]*fanotify.Group
 	control int
@@ -185,7 +186,7 @@ func (s *supervisor) spawn(first bool) error {
 		return err
 	}
 	defer end.Close()
-	b, err := json.Marshal(begin{Config: s.cfg, Mode: s.mode, Supervisor: s.info, First: first})
+	b, err := json.Marshal(begin{Config: s.cfg, Mode: s.mode, Command: s.command, Supervisor: s.info, First: first})
 	if err == nil {
 		err = l.send(msgBegin, b, -1)
 	}
@@ -265,6 +266,8 @@ func (s *supervisor) take(kind byte, body []byte, fd int) {
 		s.notify.ready()
 	case msgFail:
 		s.why = string(body)
+	case msgMode:
+		s.command = string(body)
 	case msgText:
 		s.log.Info(string(body))
 	case msgHold:
@@ -401,7 +404,7 @@ func adoptMain() error {
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	now := time.Now()
-	s := &supervisor{cfg: cfg, mode: b.Mode, log: cfg.Logger, groups: groups, control: control, notify: &notifier{}, link: l, pid: b.PID, pidfd: pidfd,
+	s := &supervisor{cfg: cfg, mode: b.Mode, command: b.Command, log: cfg.Logger, groups: groups, control: control, notify: &notifier{}, link: l, pid: b.PID, pidfd: pidfd,
 		held: map[uint64]int{}, started: now, beat: now, ready: true, info: b.Supervisor, buf: make([]byte, maxMessage)}
 	s.info.PID = os.Getpid()
 	s.log.Warn("a new supervisor: the one before was killed", "worker", b.PID)

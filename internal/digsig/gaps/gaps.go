@@ -144,7 +144,7 @@ type Settings struct {
 
 // Gap is a way around the guarantees that is open.
 type Gap struct {
-	Cases []int  `json:"cases"` // numbers of docs/digsig.md's table of hostile cases
+	Cases []int  `json:"cases"` // as docs/digsig-cases.md numbers them
 	Text  string `json:"text"`
 	Cure  string `json:"cure"`
 }

@@ -28,7 +28,7 @@ func ParseURI(s string) (URI, error) {
 	var u URI
 	rest, ok := strings.CutPrefix(s, "pkcs11:")
 	if !ok {
-		return u, errors.New("a PKCS #11 URI begins with pkcs11:")
+		return u, errors.New("a PKCS #11 URI begins with the scheme pkcs11")
 	}
 	if len(s) > maxURI {
 		return u, fmt.Errorf("PKCS #11 URI of %d octets: want at most %d", len(s), maxURI)

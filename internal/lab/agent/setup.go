@@ -61,7 +61,14 @@ func setup() string {
 	if name := param["lab.name"]; name != "" {
 		note("hostname", syscall.Sethostname([]byte(name)))
 	}
-	note("chroot", syscall.Chroot("/new"))
+	if virtual(param) {
+		// Moved to the top, not only chrooted: who is chrooted gets no user namespaces.
+		note("chdir", syscall.Chdir("/new"))
+		note("move", syscall.Mount("/new", "/", "", syscall.MS_MOVE, ""))
+		note("chroot", syscall.Chroot("."))
+	} else {
+		note("chroot", syscall.Chroot("/new"))
+	}
 	note("chdir", syscall.Chdir("/"))
 	note("loopback up", interfaceUp("lo"))
 	return strings.Join(bad, "\n")

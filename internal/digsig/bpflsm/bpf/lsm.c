@@ -3,6 +3,16 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
+/* An argument as a number. Of pointers that a hook may get as NULL, some kernels' verifiers believe that they never are, and
+ * take out comparisons with NULL (mmap_file's file, in Linux 6.12). */
+static __always_inline __u64 argument(void *ctx, __u32 n)
+{
+	__u64 value = 0;
+
+	bpf_get_func_arg(ctx, n, &value);
+	return value;
+}
+
 /* AT_EXECVE_CHECK (Linux 6.14) ends after this hook. Every other execution comes by bprm_check_security. */
 SEC("lsm.s/bprm_creds_for_exec")
 int BPF_PROG(check_exec, struct linux_binprm *bprm)
@@ -55,19 +65,20 @@ int BPF_PROG(map_file, struct file *file, unsigned long reqprot, unsigned long p
 {
 	struct settings *p = current_policy();
 	struct question q = {.hook = HOOK_MMAP, .need = ROLE_EXEC | ROLE_LIB | ROLE_INTERP};
+	int is_file = argument(ctx, 0) != 0;
 
 	if (!p)
 		return 0;
 	if (!(prot & PROT_EXEC)) {
 		/* mprotect cannot measure: have it done. */
-		if (file && file->f_inode->i_flags & S_VERITY)
+		if (is_file && file->f_inode->i_flags & S_VERITY)
 			known(file, file->f_inode);
 		return 0;
 	}
-	if (!file || prot & PROT_WRITE) {
+	if (!is_file || prot & PROT_WRITE) {
 		if (p->flags & DENY_ANONYMOUS)
 			return answer(p, 0, &q, ANONYMOUS);
-		if (!file)
+		if (!is_file)
 			return answer(p, 0, &q, OK);
 	}
 	return decide(p, file, &q);
@@ -79,15 +90,16 @@ int BPF_PROG(protect, struct vm_area_struct *vma, unsigned long reqprot, unsigne
 	struct settings *p = current_policy();
 	struct question q = {.hook = HOOK_MPROTECT, .need = ROLE_EXEC | ROLE_LIB | ROLE_INTERP};
 	struct file *file = vma->vm_file;
+	int is_file = BPF_CORE_READ(vma, vm_file) != 0;
 	struct inode *inode;
 
 	if (!p || !(prot & PROT_EXEC))
 		return 0;
 	/* Memory that is no file's, or a private copy of a file's that was or can be written. */
-	if (!file || prot & PROT_WRITE || (vma->anon_vma && !(vma->vm_flags & VM_EXEC))) {
+	if (!is_file || prot & PROT_WRITE || (vma->anon_vma && !(vma->vm_flags & VM_EXEC))) {
 		if (p->flags & DENY_ANONYMOUS)
 			return answer(p, 0, &q, ANONYMOUS);
-		if (!file)
+		if (!is_file)
 			return answer(p, 0, &q, OK);
 	}
 	if (vma->vm_flags & VM_EXEC)
@@ -110,7 +122,7 @@ int BPF_PROG(read_file, struct file *file, enum kernel_read_file_id id)
 			return 0;
 		q.hook = HOOK_KEXEC;
 	}
-	if (!file)
+	if (!argument(ctx, 0))
 		return answer(p, 0, &q, NO_FILE);
 	return decide(p, file, &q);
 }

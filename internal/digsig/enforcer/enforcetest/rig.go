@@ -91,6 +91,7 @@ type Rig struct {
 	Client  *enforcer.Client
 	Process *os.Process // of the supervisor
 	Issued  time.Time
+	Program string // of the enforcer; empty: this one
 
 	done chan error
 	log  *tail
@@ -230,7 +231,11 @@ func (r *Rig) TryStart() error {
 		return err
 	}
 	r.log = &tail{}
-	cmd := exec.Command("/proc/self/exe")
+	program := r.Program
+	if program == "" {
+		program = "/proc/self/exe"
+	}
+	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), runVariable+"="+string(config))
 	cmd.Stderr, cmd.Stdout = r.log, r.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -270,6 +275,7 @@ func (r *Rig) Stop() {
 	case <-r.done:
 	case <-time.After(Patience):
 		r.T.Errorf("the enforcer does not end\n%s", r.log)
+		_ = r.Process.Kill()
 	}
 	if s != nil { // a supervisor that another worker began, and that worker
 		for _, pid := range []int{s.Supervisor.PID, s.Worker} {

@@ -141,8 +141,8 @@ func File(ctx context.Context, path string, c Config) Result {
 }
 
 // Tree enrols every program, library, script and module under root. It calls report for each, one at a time and in no
-// particular order; other files are passed over, and symbolic links not followed. The error is about the walk, or ctx;
-// what became of each file is in its Result.
+// particular order; of a file with several names it takes one. Other files are passed over, and symbolic links not
+// followed. The error is about the walk, or ctx; what became of each file is in its Result.
 func Tree(ctx context.Context, root string, c Config, report func(Result)) error {
 	workers := c.Workers
 	if workers <= 0 {
@@ -164,11 +164,23 @@ func Tree(ctx context.Context, root string, c Config, report func(Result)) error
 			}
 		})
 	}
+	type inode struct{ dev, ino uint64 }
+	linked := map[inode]bool{} // that have several names
+	seen := func(path string) bool {
+		var s unix.Stat_t
+		if unix.Lstat(path, &s) != nil || s.Nlink < 2 {
+			return false
+		}
+		id := inode{uint64(s.Dev), s.Ino}
+		was := linked[id]
+		linked[id] = true
+		return was
+	}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
 		}
-		if err == nil && d.Type().IsRegular() {
+		if err == nil && d.Type().IsRegular() && !seen(path) {
 			select {
 			case paths <- path:
 			case <-ctx.Done():

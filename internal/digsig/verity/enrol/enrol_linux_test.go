@@ -246,6 +246,9 @@ func tree(t *testing.T, disk string) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "text"), []byte("no code"))
+	if err := os.Link(good, filepath.Join(dir, "sub", "hard")); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Symlink("good", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
