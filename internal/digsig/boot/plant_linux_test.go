@@ -75,7 +75,7 @@ var denied = []planted{
 	{"altered script of Debian's", "/opt/planted/altered-script --version", "/opt/planted/altered-script"},
 	{"unsigned interpreter of a script", "/opt/planted/interpreted", "/opt/planted/interpreted"},
 	{"signed program with an unsigned loader", "/usr/local/bin/foreign-loader", "/opt/planted/loader"},
-	{"LD_PRELOAD of an unsigned library", "LD_PRELOAD=/opt/planted/lib.so true", "/opt/planted/lib.so"},
+	{"LD_PRELOAD of an unsigned library", "LD_PRELOAD=/opt/planted/lib.so /usr/bin/true", "/opt/planted/lib.so"},
 	{"dlopen of an unsigned plugin", "/usr/local/bin/load /opt/planted/plugin.so", "/opt/planted/plugin.so"},
 	{"ld.so with an unsigned program", "/lib64/ld-linux-x86-64.so.2 /opt/planted/dynamic", "/opt/planted/dynamic"},
 	{"unsigned script on a tmpfs", "printf '#!/bin/sh\\necho PLANTED\\n' > /run/x; chmod 755 /run/x; /run/x", "/run/x"},

@@ -132,7 +132,7 @@ func newTree(t *testing.T) *tree {
 	r.write("etc/systemd/system/midplane-digsig.service.d/console.conf", "[Service]\nStandardError=tty\nTTYPath=/dev/console\nTTYReset=no\n", 0o644)
 	enable("midplane-digsig.service", "sysinit.target")
 	enable("lab-agent.service", "sysinit.target")
-	for _, unit := range []string{"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "systemd-networkd.service", "serial-getty@ttyS0.service"} {
+	for _, unit := range []string{"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "systemd-networkd.service", "serial-getty@ttyS0.service", "systemd-modules-load.service"} {
 		if err := os.Symlink("/dev/null", r.path("etc/systemd/system/"+unit)); err != nil && !errors.Is(err, os.ErrExist) {
 			t.Fatal(err)
 		}

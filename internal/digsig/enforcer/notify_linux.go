@@ -70,6 +70,28 @@ func (n *notifier) store(fds map[string]int) bool {
 	return ok
 }
 
+// release has systemd give back what store gave it, and waits until it has: else the gate would stay shut with nobody to
+// answer, and systemd would wait for itself when it starts the next program.
+func (n *notifier) release(names ...string) {
+	if n.to == nil {
+		return
+	}
+	for _, name := range names {
+		n.say("FDSTOREREMOVE=1\nFDNAME=" + name)
+	}
+	var pipe [2]int
+	if unix.Pipe2(pipe[:], unix.O_CLOEXEC) != nil {
+		return
+	}
+	defer unix.Close(pipe[0])
+	n.say("BARRIER=1", pipe[1]) // closed by systemd when it has read all that came before (sd_notify_barrier(3))
+	unix.Close(pipe[1])
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pipe[0])}}, int(barrierPatience/time.Millisecond))
+}
+
+// barrierPatience bounds the wait for systemd.
+const barrierPatience = 5 * time.Second
+
 // inherited returns the descriptors that systemd kept, by name (sd_listen_fds_with_names(3)).
 func (n *notifier) inherited() map[string]int {
 	found := map[string]int{}

@@ -48,6 +48,31 @@ func TestNotify(t *testing.T) {
 		t.Fatalf("%v, %v", fds, err)
 	}
 	unix.Close(fds[0])
+
+	// At the end systemd is asked to give them back, and is waited for.
+	released := make(chan struct{})
+	go func() { n.release("digsig-local"); close(released) }()
+	size, _, _, _, err = systemd.ReadMsgUnix(b, oob)
+	if err != nil || string(b[:size]) != "FDSTOREREMOVE=1\nFDNAME=digsig-local" {
+		t.Errorf("%q, %v", b[:size], err)
+	}
+	size, rights, _, _, err = systemd.ReadMsgUnix(b, oob)
+	if err != nil || string(b[:size]) != "BARRIER=1" {
+		t.Errorf("%q, %v", b[:size], err)
+	}
+	if messages, err = unix.ParseSocketControlMessage(oob[:rights]); err != nil || len(messages) != 1 {
+		t.Fatalf("%d messages, %v", len(messages), err)
+	}
+	if fds, err = unix.ParseUnixRights(&messages[0]); err != nil || len(fds) != 1 {
+		t.Fatalf("%v, %v", fds, err)
+	}
+	select {
+	case <-released:
+		t.Error("it did not wait for systemd")
+	default:
+	}
+	unix.Close(fds[0])
+	<-released
 	systemd.Close()
 	if n.say("WATCHDOG=1") {
 		t.Error("nobody took it")

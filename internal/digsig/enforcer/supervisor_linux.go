@@ -375,6 +375,7 @@ func (s *supervisor) forget() int {
 // end ends the worker: its questions are allowed when the groups are closed.
 func (s *supervisor) end() {
 	s.notify.stopping()
+	s.notify.release("digsig-local", "digsig-foreign", "digsig-control") // while the worker still answers
 	if s.pid == 0 {
 		return
 	}
