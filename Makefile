@@ -47,7 +47,7 @@ sim: ## SIMSEEDS seeds of the simulated cluster (10,000: minutes), and its growt
 	$(GO) test -count 1 -v -timeout 120m ./internal/sim -run "TestSeeds|TestScale" -seeds=$(SIMSEEDS) -scale=$(SIMSCALE)
 
 lab: ## tests against Linux's own TIPC in guests (needs root)
-	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
+	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/... ./internal/digsig/boot
 
 bench: ## side by side with TCP and NATS, bart, net and gnet, and as root the kernel's FIB; see docs/performance.md
 	cd bench && $(GO) run . $(BENCHFLAGS)

@@ -1,5 +1,3 @@
-// Package boot shows that a whole Debian of which everything is signed boots under enforcement, does its work, and runs
-// nothing else.
 package boot
 
 import (
