@@ -319,6 +319,7 @@ func (s *supervisor) bury() error {
 
 // gone waits a little for the worker's end.
 func (s *supervisor) gone() bool {
+	s.notify.alive()
 	p := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}}
 	n, _ := unix.Poll(p, 20)
 	return n > 0
@@ -353,8 +354,10 @@ func (s *supervisor) flush() (denied int) {
 	}
 	limit := filesLimit()
 	for _, g := range s.groups {
+		s.notify.alive() // a million numbers take a slow machine seconds
 		denied += g.DenyAll(limit)
 	}
+	s.notify.alive()
 	return denied
 }
 
