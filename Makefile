@@ -9,7 +9,7 @@ FUZZTIME ?= 10s
 SIMSEEDS ?= 10000
 SIMSCALE ?= 1m
 # Packages that measure times against guests run one after the other, on a machine that is else at rest.
-LAB = -e '/internal/lab' -e '/internal/interop'
+LAB = -e '/internal/lab' -e '/internal/interop' -e '/internal/digsig/boot'
 STATICCHECK = $(GO) tool -modfile=tools/go.mod staticcheck
 
 .DEFAULT_GOAL := build
@@ -45,7 +45,7 @@ sim: ## SIMSEEDS seeds of the simulated cluster (10,000: minutes), and its growt
 	$(GO) test -count 1 -v -timeout 120m ./internal/sim -run "TestSeeds|TestScale" -seeds=$(SIMSEEDS) -scale=$(SIMSCALE)
 
 lab: ## tests against Linux's own TIPC in guests (needs root)
-	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
+	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/... ./internal/digsig/boot
 
 bench: ## side by side with TCP and NATS, bart, net and gnet, and as root the kernel's FIB; see docs/performance.md
 	cd bench && $(GO) run . $(BENCHFLAGS)

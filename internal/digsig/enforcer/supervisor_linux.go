@@ -322,6 +322,7 @@ func (s *supervisor) bury() error {
 
 // gone waits a little for the worker's end.
 func (s *supervisor) gone() bool {
+	s.notify.alive()
 	p := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}}
 	n, _ := unix.Poll(p, 20)
 	return n > 0
@@ -356,8 +357,10 @@ func (s *supervisor) flush() (denied int) {
 	}
 	limit := filesLimit()
 	for _, g := range s.groups {
+		s.notify.alive() // a million numbers take a slow machine seconds
 		denied += g.DenyAll(limit)
 	}
+	s.notify.alive()
 	return denied
 }
 
@@ -378,6 +381,7 @@ func (s *supervisor) forget() int {
 // end ends the worker: its questions are allowed when the groups are closed.
 func (s *supervisor) end() {
 	s.notify.stopping()
+	s.notify.release("digsig-local", "digsig-foreign", "digsig-control") // while the worker still answers
 	if s.pid == 0 {
 		return
 	}
