@@ -9,7 +9,7 @@ FUZZTIME ?= 10s
 SIMSEEDS ?= 10000
 SIMSCALE ?= 1m
 # Packages that measure times against guests run one after the other, on a machine that is else at rest.
-LAB = -e '/internal/lab' -e '/internal/interop'
+LAB = -e '/internal/lab' -e '/internal/interop' -e '/internal/digsig/boot'
 STATICCHECK = $(GO) tool -modfile=tools/go.mod staticcheck
 
 .DEFAULT_GOAL := build
@@ -20,8 +20,6 @@ help: ## this list
 
 build: ## bin/midplane (static), and bin/tipc, the same program with iproute2's grammar; bin/midplane-pkcs11 loads vendors' libraries for it
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/midplane ./cmd/midplane
-build: ## bin/midplane, and bin/tipc, the same program with iproute2's grammar; bin/midplane-pkcs11, its helper for tokens
-	$(GO) build -trimpath -o bin/midplane ./cmd/midplane
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/midplane-pkcs11 ./cmd/midplane-pkcs11
 	ln -sf midplane bin/tipc
 
@@ -47,12 +45,13 @@ sim: ## SIMSEEDS seeds of the simulated cluster (10,000: minutes), and its growt
 	$(GO) test -count 1 -v -timeout 120m ./internal/sim -run "TestSeeds|TestScale" -seeds=$(SIMSEEDS) -scale=$(SIMSCALE)
 
 lab: ## tests against Linux's own TIPC in guests (needs root)
-	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/...
+	$(GO) test -count 1 -v -timeout 30m -run '^TestIntegration' ./internal/lab/... ./internal/interop/... ./internal/digsig/boot
 
 bench: ## side by side with TCP and NATS, bart, net and gnet, and as root the kernel's FIB; see docs/performance.md
 	cd bench && $(GO) run . $(BENCHFLAGS)
 	cd bench && GOAMD64=v3 $(GO) run ./fib
 	cd bench && $(GO) run ./digsig
+	cd bench && $(GO) run ./aemecho
 	cd bench && $(GO) run ./aemwake && $(GO) run ./aemtimer && $(GO) run ./aemoverload
 	cd bench && if [ "$$(id -u)" = 0 ]; then $(GO) run ./fibxdp; else echo "the comparison with the kernel's FIB needs root"; fi
 

@@ -27,6 +27,14 @@ type Inherited struct {
 	Conns    []Taken
 }
 
+// Close closes what was inherited, for a program that does not take it after all. It must not confirm then.
+func (i *Inherited) Close() {
+	i.Listener.Close()
+	for _, t := range i.Conns {
+		t.Conn.Close()
+	}
+}
+
 // detached is a socket that the loop has given away.
 type detached struct {
 	file *os.File

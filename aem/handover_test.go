@@ -227,7 +227,10 @@ func TestHandoverRefused(t *testing.T) {
 			a, b := unixPair(t)
 			go func() {
 				if try%2 == 0 {
-					_, _, _ = aem.Takeover(t.Context(), b) // takes all, and dies
+					all, _, _ := aem.Takeover(t.Context(), b) // takes all, and dies
+					for _, i := range all {
+						i.Close()
+					}
 				}
 				b.Close()
 			}()

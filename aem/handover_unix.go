@@ -167,7 +167,7 @@ func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm
 			return
 		}
 		for _, i := range all {
-			i.close()
+			i.Close()
 		}
 		all = nil
 		if ctx.Err() != nil {
@@ -209,12 +209,5 @@ func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm
 			f.Close()
 			return all, nil, fmt.Errorf("record of kind %q", r.Kind)
 		}
-	}
-}
-
-func (i *Inherited) close() {
-	i.Listener.Close()
-	for _, t := range i.Conns {
-		t.Conn.Close()
 	}
 }

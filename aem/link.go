@@ -149,7 +149,6 @@ func (c *link) tell(must bool) {
 func (c *link) flush() {
 	c.mu.Lock()
 	back := c.l.back
-	c.inDirty = false
 	for _, b := range c.buffers {
 		back.Release(b)
 	}

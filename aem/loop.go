@@ -181,6 +181,7 @@ type endpoint interface{ happened(e *loop.Event) }
 // takeIn does what others asked for.
 func (l *Loop) takeIn() bool {
 	for {
+		l.back.Heard() // before looking: who asks after it calls again
 		l.mu.Lock()
 		posted, first, dirty, closed := l.posted, l.first, l.dirty, l.closed
 		l.posted, l.first, l.last, l.dirty = nil, nil, nil, nil
@@ -201,6 +202,10 @@ func (l *Loop) takeIn() bool {
 			c := dirty
 			dirty = c.nextDirty
 			c.nextDirty = nil
+			// Only here: a link that is flushed for another reason is still on the list.
+			c.mu.Lock()
+			c.inDirty = false
+			c.mu.Unlock()
 			c.flush()
 		}
 		if closed {

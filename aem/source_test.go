@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -61,25 +60,6 @@ func TestTimers(t *testing.T) {
 			t.Fatal("a period below 1 ms was taken")
 		}
 	})
-}
-
-func TestSignals(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("no such signals")
-	}
-	l := newLoop(t, "stdnet")
-	e, sigs := watch(t, l, aem.Signals(syscall.SIGUSR1, syscall.SIGWINCH), aem.EventConfig{})
-	self, err := os.FindProcess(os.Getpid())
-	must(t, err)
-	must(t, self.Signal(syscall.SIGUSR1))
-	if s := recv(t, sigs); s != syscall.SIGUSR1 {
-		t.Fatal(s)
-	}
-	must(t, self.Signal(syscall.SIGWINCH))
-	if s := recv(t, sigs); s != syscall.SIGWINCH {
-		t.Fatal(s)
-	}
-	must(t, e.Shutdown())
 }
 
 func TestChan(t *testing.T) {

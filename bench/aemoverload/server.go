@@ -48,7 +48,7 @@ func runServer(name string, churn bool) error {
 
 type node struct {
 	next *node
-	data [56]byte
+	_    [56]byte
 }
 
 var kept atomic.Pointer[[]*node]

@@ -193,7 +193,7 @@ func compute(stop *atomic.Bool) {
 
 type node struct {
 	next *node
-	data [56]byte
+	_    [56]byte
 }
 
 var kept atomic.Pointer[[]*node]

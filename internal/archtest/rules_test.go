@@ -122,7 +122,7 @@ var onlyFor = []struct {
 	{module + "/internal/cli", []string{"cmd/midplane"}, "the command line is the top"},
 	{module + "/internal/daemon", []string{"internal/cli/…", "internal/dev"}, "the daemon is a program, not a library"},
 	{module + "/internal/dev", []string{"internal/cli/…"}, "the demonstration is a program, not a library"},
-	{module + "/internal/lab", nil, "only tests use the lab"},
+	{module + "/internal/lab", []string{"internal/digsig/dpkg/debiantest"}, "only tests use the lab"},
 	{module + "/internal/lab/proto", []string{"internal/lab/…"}, "the lab's own"},
 	{module + "/internal/sim", nil, "only tests use the simulator"},
 	{module + "/internal/interop", nil, "only tests"},

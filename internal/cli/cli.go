@@ -1,5 +1,5 @@
 // Package cli is the command line of midplane, one file a verb. Answers go to standard output, everything else to
-// standard error; exit codes are those of package tipctool for all verbs. docs/cli.md is its manual.
+// standard error; exit codes are those of package grammar for all verbs. docs/cli.md is its manual.
 package cli
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"midplane/internal/api"
-	"midplane/internal/cli/tipctool"
+	"midplane/internal/cli/grammar"
 )
 
 // env is what the verbs have of the world outside.
@@ -76,7 +76,7 @@ func programPath(arg0 string) string {
 func (e *env) code(err error) int {
 	var code exitCode
 	if err == nil {
-		return tipctool.ExitOK
+		return grammar.ExitOK
 	}
 	if errors.As(err, &code) {
 		return int(code)
@@ -87,11 +87,11 @@ func (e *env) code(err error) int {
 	var absent *api.NoDaemonError
 	switch {
 	case errors.As(err, &usage):
-		return tipctool.ExitUsage
+		return grammar.ExitUsage
 	case errors.As(err, &absent):
-		return tipctool.ExitNoNode
+		return grammar.ExitNoNode
 	}
-	return tipctool.ExitFailed
+	return grammar.ExitFailed
 }
 
 var packagePrefix = regexp.MustCompile(`\b(?:tipc/[a-z]+|tipc): `)

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,6 +95,63 @@ func TestDevHints(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "midplane-dev-*")); len(left) > 0 {
 		t.Errorf("%q stays", left)
+	}
+}
+
+// output is what a command writes, for others to read meanwhile.
+type output struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// The demonstration, as lines: the service moves when its node is killed, and moves home. It goes on until all was seen,
+// for on a busy machine the others may notice late.
+func TestDevStory(t *testing.T) {
+	dir, err := os.MkdirTemp("", "mp") // short: Unix sockets are in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out, errs output
+	code := make(chan int, 1)
+	go func() {
+		code <- Run(ctx, []string{"midplane", "dev", "--up", "6s", "--down", "8s", "--dir", filepath.Join(dir, "dev")}, nil, &out, &errs)
+	}()
+	rest := func(from int) string { return out.String()[from:] }
+	at := 0
+	for _, want := range []string{`node3  .*/dev/node3`, `export MIDPLANE_CONTROL=.*/dev/node3\n`, `\n  .* tipc node list\n`, `service 4711:1 appears on node1`, `KILL node1`, `node1 is lost`,
+		`service 4711:1 appears on node[23]`, `START node1`, `service 4711:1 appears on node1`, `service 4711:1 disappears from node[23]`} {
+		re := regexp.MustCompile(want)
+		for end := time.Now().Add(4 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			if loc := re.FindStringIndex(rest(at)); loc != nil {
+				at += loc[1] - 1 // a line's end may be the next one's beginning
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("no %q in %q after\n%s\n%s", want, rest(at), out.String()[:at], errs.String())
+			}
+		}
+	}
+	stop()
+	if c := <-code; c != 0 || errs.String() != "" {
+		t.Errorf("exit code %d, %s", c, errs.String())
+	}
+	if s := out.String(); !regexp.MustCompile(`[1-9]\d* requests answered`).MatchString(s) || strings.Contains(s, "\x1b") {
+		t.Errorf("the end:\n%s", s)
 	}
 }
 

@@ -150,10 +150,8 @@ func makeInitrd(dir string, files []string) (string, error) {
 	pruneInitrds(dir)
 	agent := path + ".agent"
 	defer os.Remove(agent)
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", agent, "midplane/internal/lab/agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOOS=linux", "GOARCH="+runtime.GOARCH)
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the agent: %w\n%s", err, out)
+	if err := buildAgent(agent); err != nil {
+		return "", err
 	}
 	var archive cpio
 	for _, d := range []string{"dev", "proc", "mods", "lower", "up", "new", "root"} {
@@ -176,6 +174,15 @@ func makeInitrd(dir string, files []string) (string, error) {
 		return "", err
 	}
 	return path, os.Rename(path+".new", path)
+}
+
+func buildAgent(path string) error {
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "midplane/internal/lab/agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOOS=linux", "GOARCH="+runtime.GOARCH)
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the agent: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // readModule returns a module as the kernel takes it.

@@ -31,8 +31,22 @@ func RequireTree(t testing.TB) {
 // kept in the cache; chroot(8) works in it.
 func DebianTree(t testing.TB) string {
 	t.Helper()
+	return treeCopy(t, findTree)
+}
+
+// bootTreePackages are what a [BootTree] has besides the smallest system.
+const bootTreePackages = "systemd-sysv,openssh-server,openssh-client,cron"
+
+// BootTree is [DebianTree] with systemd as process 1, sshd and cron, for a VM whose root it is ([VMConfig], Root).
+func BootTree(t testing.TB) string {
+	t.Helper()
+	return treeCopy(t, findBootTree)
+}
+
+func treeCopy(t testing.TB, find func() (string, error)) string {
+	t.Helper()
 	RequireTree(t)
-	kept, err := findTree()
+	kept, err := find()
 	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
@@ -43,12 +57,18 @@ func DebianTree(t testing.TB) string {
 	return dir
 }
 
-var findTree = sync.OnceValues(func() (string, error) {
+var (
+	findTree     = sync.OnceValues(func() (string, error) { return keepTree(suite+"-tree", "") })
+	findBootTree = sync.OnceValues(func() (string, error) { return keepTree(suite+"-boot-tree", bootTreePackages) })
+)
+
+// keepTree returns a tree of the cache, and makes it when it is not there.
+func keepTree(name, include string) (string, error) {
 	dir, err := cacheDir()
 	if err != nil {
 		return "", err
 	}
-	tree := filepath.Join(dir, suite+"-tree")
+	tree := filepath.Join(dir, name)
 	// A lock of its own, as this takes minutes and others need only what is there already.
 	lock, err := os.OpenFile(tree+".lock", os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -61,15 +81,19 @@ var findTree = sync.OnceValues(func() (string, error) {
 	if _, err := os.Stat(tree); err == nil {
 		return tree, nil
 	}
-	return tree, makeTree(tree)
-})
+	return tree, makeTree(tree, include)
+}
 
-func makeTree(tree string) error {
+func makeTree(tree, include string) error {
 	work := tree + ".new"
 	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
-	if _, err := run("/", "debootstrap", "--variant=minbase", suite, work, mirror()); err != nil {
+	argv := []string{"debootstrap", "--variant=minbase"}
+	if include != "" {
+		argv = append(argv, "--include="+include)
+	}
+	if _, err := run("/", append(argv, suite, work, mirror())...); err != nil {
 		return err
 	}
 	extra := filepath.Join(work, "var/cache/lab")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ type VMConfig struct {
 	CPUs   int      // default 1
 	Append string   // words for the kernel's command line
 	Disks  []string // image files of the host, /dev/vda and so on in the guest; the guest writes into them
+	Root   bool     // the first disk is the root, and its /sbin/init process 1: the guest sees nothing of this machine
 }
 
 // VM is a running Debian 13 under qemu, in software emulation: what its kernel does is real, how fast it does it says
@@ -33,7 +35,7 @@ type VM struct {
 const vmPatience = 5 * time.Minute
 
 // NewVM boots a virtual machine that ends with the test, and fails the test when it does not come up. Call RequireVM
-// first.
+// first. With Root the tree must have a service that runs AgentProgram.
 func NewVM(t testing.TB, c VMConfig) *VM {
 	t.Helper()
 	if c.Name == "" {
@@ -80,11 +82,15 @@ func (v *VM) boot() error {
 	}
 	near, far := os.NewFile(uintptr(pair[0]), "line"), os.NewFile(uintptr(pair[1]), "guest's line")
 	defer far.Close()
+	words := v.Append
+	if v.Root {
+		words += " lab.root=/dev/vda"
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-accel", "tcg,thread=multi", "-cpu", "max",
 		"-smp", strconv.Itoa(v.CPUs), "-m", strconv.Itoa(v.Memory), "-kernel", k.program, "-initrd", k.initrd,
 		"-append", strings.Join([]string{
-			"console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests rdinit=/init lab.machine=virtual lab.share=" + v.share, "lab.name=" + v.Name, v.Append,
+			"console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests rdinit=/init lab.machine=virtual lab.share=" + v.share, "lab.name=" + v.Name, words,
 		}, " "),
 		"-chardev", "socket,id=line,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line,name=lab",
 		"-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
@@ -105,5 +111,29 @@ func (v *VM) boot() error {
 		_ = near.Close()
 		return err
 	}
+	if v.Root { // a whole system comes up, not only a kernel
+		return v.await(near, 3*vmPatience)
+	}
 	return v.await(near, vmPatience)
+}
+
+// AgentProgram returns the path of the lab's agent, a static program for the tree of a VM with Root: started there as a
+// service it runs what Run, Sh and Start say.
+func AgentProgram(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "lab-agent")
+	if err := buildAgent(path); err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	return path
+}
+
+// Ended waits until the guest has switched itself off, and says whether it did so in time.
+func (v *VM) Ended(patience time.Duration) bool {
+	select {
+	case <-v.gone:
+		return true
+	case <-time.After(patience):
+		return false
+	}
 }

@@ -642,8 +642,23 @@ func TestConformWakeAndDeadline(t *testing.T) {
 				}
 			}
 		}()
-		for number.Load() < 5000 {
+		for {
+			r.l.Heard() // before looking, so that none is lost by it either
+			if number.Load() == 5000 {
+				break
+			}
 			_, err := r.l.Wait(r.events[:], mono.Never)
+			r.ok(err)
+		}
+		// What was heard ends no wait.
+		r.l.Wake()
+		r.l.Heard()
+		until := mono.Now().Add(5 * time.Millisecond)
+		for turns := 0; mono.Now() < until; turns++ {
+			if turns > 100 {
+				r.Fatal("it spins")
+			}
+			_, err := r.l.Wait(r.events[:], until)
 			r.ok(err)
 		}
 	})

@@ -137,6 +137,8 @@ type Loop interface {
 	Wait(events []Event, deadline mono.Time) (int, error)
 	// Wake lets Wait return soon: the one that runs or the next. It is safe for concurrent use, also after Stop.
 	Wake()
+	// Heard says that what Wake was called for so far is seen to after this: the next Wait need not return for it.
+	Heard()
 
 	Stats() Stats
 	// Stop closes every endpoint at once, without events, and the loop.

@@ -156,6 +156,9 @@ func (r *raw) Peer(h Handle) Addr {
 // Wake is part of Loop.
 func (r *raw) Wake() { r.waker.wake() }
 
+// Heard is part of Loop.
+func (r *raw) Heard() { r.waker.rise() }
+
 // Stats is part of Loop.
 func (r *raw) Stats() Stats {
 	st := r.stats

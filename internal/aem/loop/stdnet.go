@@ -200,6 +200,14 @@ func (l *stdLoop) Wake() {
 	}
 }
 
+// Heard may take the call of an event with it: Wait looks for those first.
+func (l *stdLoop) Heard() {
+	select {
+	case <-l.kick:
+	default:
+	}
+}
+
 func (l *stdLoop) Resume(h Handle) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

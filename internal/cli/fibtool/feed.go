@@ -13,41 +13,41 @@ const feedArgs = "NAME kind {fpm | kernel | bgp} [fib FIB] [KEY VALUE]..."
 func feedAdd(c *call) error {
 	f := spec.Feed{Params: map[string]string{}}
 	var err error
-	if f.Name, err = c.word("a name for the feed"); err != nil {
+	if f.Name, err = c.Word("a name for the feed"); err != nil {
 		return err
 	}
 	keys := []keyword{c.text("kind", &f.Kind), {name: "fib", take: func() (err error) {
-		f.FIB, err = c.word("a value for fib")
+		f.FIB, err = c.Word("a value for fib")
 		return err
 	}}}
 	// Parameters are the kind's own: what is not a key word here is the name of one.
-	for len(c.args) > 0 {
-		w, _ := c.word("key word")
+	for len(c.Args) > 0 {
+		w, _ := c.Word("key word")
 		if k := match(keys[:2], w); k != nil && (w == k.name || k.name == "kind") {
 			if err := k.take(); err != nil {
 				return err
 			}
 			continue
 		}
-		v, err := c.word("a value for " + w)
+		v, err := c.Word("a value for " + w)
 		if err != nil {
 			return err
 		}
 		if _, twice := f.Params[w]; twice {
-			return c.usagef("%s is given twice", w)
+			return c.Wrongf("%s is given twice", w)
 		}
 		f.Params[w] = v
 	}
 	if f.Kind == "" {
-		return c.usagef("missing kind KIND")
+		return c.Wrongf("missing kind KIND")
 	}
 	return c.apply(spec.Op{Do: spec.FeedAdd, Feed: &f})
 }
 
 func feedDel(c *call) error {
-	w, err := c.word("the name of a feed")
+	w, err := c.Word("the name of a feed")
 	if err == nil {
-		err = c.done()
+		err = c.Done()
 	}
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func feedDel(c *call) error {
 }
 
 func feedResync(c *call) error {
-	w, err := c.word("the name of a feed")
+	w, err := c.Word("the name of a feed")
 	if err != nil {
 		return err
 	}
@@ -69,8 +69,8 @@ func feedResync(c *call) error {
 
 func feedShow(c *call) error {
 	name := ""
-	if c.peek() != "" {
-		name, _ = c.word("the name of a feed")
+	if c.Peek() != "" {
+		name, _ = c.Word("the name of a feed")
 	}
 	node, err := c.ask()
 	if err != nil {

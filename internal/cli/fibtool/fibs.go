@@ -20,7 +20,7 @@ func fibAdd(c *call) error {
 		c.flagword("forward", &f.Forward),
 		c.text("kernel", &f.Kernel),
 		{name: "dns", take: func() error {
-			w, err := c.word("the address of a name server")
+			w, err := c.Word("the address of a name server")
 			if err != nil {
 				return err
 			}
@@ -30,10 +30,10 @@ func fibAdd(c *call) error {
 		}},
 	}
 	// The name comes first, so that one that begins a key word is still a name.
-	if w := c.peek(); w != "" && w != "id" && w != "table" {
-		f.Name, _ = c.word("name")
-		if f.Name == "name" && len(c.args) > 0 {
-			f.Name, _ = c.word("name")
+	if w := c.Peek(); w != "" && w != "id" && w != "table" {
+		f.Name, _ = c.Word("name")
+		if f.Name == "name" && len(c.Args) > 0 {
+			f.Name, _ = c.Word("name")
 		}
 	}
 	if err := c.keywords(keys, nil); err != nil {
@@ -43,11 +43,11 @@ func fibAdd(c *call) error {
 }
 
 func fibDel(c *call) error {
-	w, err := c.word("the name or number of a FIB")
+	w, err := c.Word("the name or number of a FIB")
 	if err != nil {
 		return err
 	}
-	if err := c.done(); err != nil {
+	if err := c.Done(); err != nil {
 		return err
 	}
 	return c.apply(spec.Op{Do: spec.FIBDel, FIB: w})
@@ -55,8 +55,8 @@ func fibDel(c *call) error {
 
 func fibList(c *call) error {
 	only := ""
-	if c.peek() != "" {
-		only, _ = c.word("FIB")
+	if c.Peek() != "" {
+		only, _ = c.Word("FIB")
 	}
 	node, err := c.ask()
 	if err != nil {

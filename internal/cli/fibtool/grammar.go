@@ -1,37 +1,15 @@
 package fibtool
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"midplane/internal/cli/grammar"
 )
 
-// command is a word of the grammar: with further words below it, or with something to run.
-type command struct {
-	name  string
-	alias []string
-	args  string // what follows, for the usage line
-	short string
-	long  string // further lines of help
-	sub   []*command
-	def   string // of sub, run when nothing follows
-	run   func(*call) error
-}
-
-// usage is the grammar of a command that is called by words.
-func (cmd *command) usage(words string) string {
-	switch {
-	case cmd == nil || cmd.name == "":
-		return words + " [OPTIONS] COMMAND ..."
-	case len(cmd.sub) > 0:
-		return words + " COMMAND ..."
-	case cmd.args != "":
-		return words + " " + cmd.args
-	}
-	return words
-}
+type command = grammar.Command[*call]
 
 const optionsText = `
 options, anywhere on the line before --:
@@ -46,105 +24,6 @@ options, anywhere on the line before --:
   --control PATH      control socket of the node to ask
 `
 
-func helpText(cmd *command, words string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "usage: %s\n", cmd.usage(words))
-	if cmd.short != "" {
-		fmt.Fprintf(&b, "\n%s.\n", cmd.short)
-	}
-	if len(cmd.sub) > 0 {
-		b.WriteString("\ncommands (any unique beginning of a word will do):\n")
-		for _, s := range cmd.sub {
-			fmt.Fprintf(&b, "  %-12s %s\n", s.name, s.short)
-		}
-	}
-	if cmd.name == "" {
-		b.WriteString(optionsText)
-	}
-	if cmd.long != "" {
-		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(cmd.long))
-	}
-	return b.String()
-}
-
-// dispatch finds the command for the next word, or runs cmd if it has no further ones.
-func (c *call) dispatch(cmd *command) error {
-	c.cmd = cmd
-	if cmd.name != "" {
-		c.words += " " + cmd.name
-	}
-	if c.help && (len(cmd.sub) == 0 || len(c.args) == 0) {
-		c.printf("%s", helpText(cmd, c.words))
-		return nil
-	}
-	if len(cmd.sub) == 0 {
-		return cmd.run(c)
-	}
-	word := cmd.def
-	if len(c.args) > 0 {
-		word = c.args[0]
-		c.args = c.args[1:]
-	}
-	if word == "" {
-		fmt.Fprint(c.tool.Stderr, helpText(cmd, c.words))
-		return &usageError{"a command is missing", ""}
-	}
-	if word == "help" {
-		c.printf("%s", helpText(cmd, c.words))
-		return nil
-	}
-	sub := find(cmd.sub, word)
-	if sub == nil {
-		return c.usagef("unknown or ambiguous command %q", word)
-	}
-	return c.dispatch(sub)
-}
-
-// find returns the only command whose name begins with word, or that has it for another name.
-func find(all []*command, word string) *command {
-	for _, s := range all {
-		if s.name == word || slices.Contains(s.alias, word) {
-			return s
-		}
-	}
-	var match *command
-	for _, s := range all {
-		if strings.HasPrefix(s.name, word) {
-			if match != nil {
-				return nil
-			}
-			match = s
-		}
-	}
-	return match
-}
-
-// peek returns the next word, "" if there is none.
-func (c *call) peek() string {
-	if len(c.args) == 0 {
-		return ""
-	}
-	return c.args[0]
-}
-
-// word takes the next word.
-func (c *call) word(what string) (string, error) {
-	if len(c.args) == 0 {
-		return "", c.usagef("missing %s", what)
-	}
-	w := c.args[0]
-	c.args = c.args[1:]
-	return w, nil
-}
-
-// done refuses what is left over.
-func (c *call) done() error {
-	if len(c.args) > 0 {
-		return c.usagef("unexpected %q", c.args[0])
-	}
-	return nil
-}
-
 // keyword is a key word and what it does with the words behind it.
 type keyword struct {
 	name  string
@@ -156,24 +35,24 @@ type keyword struct {
 // there is one.
 func (c *call) keywords(keys []keyword, other func(word string) error) error {
 	seen := map[string]bool{}
-	for len(c.args) > 0 {
-		word := c.args[0]
+	for len(c.Args) > 0 {
+		word := c.Args[0]
 		k := match(keys, word)
 		if k == nil {
 			if other == nil {
-				return c.usagef("unknown or ambiguous key word %q: want %s", word, names(keys))
+				return c.Wrongf("unknown or ambiguous key word %q: want %s", word, names(keys))
 			}
-			c.args = c.args[1:]
+			c.Args = c.Args[1:]
 			if err := other(word); err != nil {
 				return err
 			}
 			continue
 		}
 		if seen[k.name] && k.name != "nexthop" && k.name != "addr" && k.name != "dns" && k.name != "map" {
-			return c.usagef("%s is given twice", k.name)
+			return c.Wrongf("%s is given twice", k.name)
 		}
 		seen[k.name] = true
-		c.args = c.args[1:]
+		c.Args = c.Args[1:]
 		if err := k.take(); err != nil {
 			return err
 		}
@@ -215,7 +94,7 @@ func names(keys []keyword) string {
 // text is a key word with one word behind it.
 func (c *call) text(name string, to *string, alias ...string) keyword {
 	return keyword{name, alias, func() (err error) {
-		*to, err = c.word("a value for " + name)
+		*to, err = c.Word("a value for " + name)
 		return err
 	}}
 }
@@ -228,13 +107,13 @@ func (c *call) flagword(name string, to *bool) keyword {
 // number is a key word with a number behind it.
 func (c *call) number(name string, least, most uint64, to func(uint64), alias ...string) keyword {
 	return keyword{name, alias, func() error {
-		w, err := c.word("a value for " + name)
+		w, err := c.Word("a value for " + name)
 		if err != nil {
 			return err
 		}
 		n, err := strconv.ParseUint(w, 0, 64)
 		if err != nil || n < least || n > most {
-			return c.usagef("%s %q: want a number from %d to %d", name, w, least, most)
+			return c.Wrongf("%s %q: want a number from %d to %d", name, w, least, most)
 		}
 		to(n)
 		return nil
@@ -247,7 +126,7 @@ func (c *call) which(to *string) keyword { return c.text("fib", to, "table", "vr
 func (c *call) address(name, w string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(w)
 	if err != nil {
-		return a, c.usagef("%s %q: want an IPv4 or IPv6 address", name, w)
+		return a, c.Wrongf("%s %q: want an IPv4 or IPv6 address", name, w)
 	}
 	return a, nil
 }
@@ -261,7 +140,7 @@ func (c *call) prefix(name, w string) (netip.Prefix, error) {
 		}
 		return netip.PrefixFrom(netip.IPv4Unspecified(), 0), nil
 	}
-	bad := c.usagef("%s %q: want a prefix such as 192.0.2.0/24 or 2001:db8::/32, or default", name, w)
+	bad := c.Wrongf("%s %q: want a prefix such as 192.0.2.0/24 or 2001:db8::/32, or default", name, w)
 	text, bits, hasBits := strings.Cut(w, "/")
 	if hasBits && !strings.Contains(text, ":") {
 		for strings.Count(text, ".") < 3 {

@@ -100,7 +100,7 @@ func load(c *call) error {
 		c.which(&which), c.flagword("replace", &replace), c.flagword("override", &l.override), c.text("peer", &peer), c.flagword("quiet", &quiet))
 	err := c.keywords(keys, func(w string) error {
 		if file != "" {
-			return c.usagef("unknown or ambiguous key word %q: want %s", w, names(keys))
+			return c.Wrongf("unknown or ambiguous key word %q: want %s", w, names(keys))
 		}
 		file = w
 		return nil
@@ -109,7 +109,7 @@ func load(c *call) error {
 		return err
 	}
 	if file == "" || which == "" {
-		return c.usagef("missing a file or fib FIB")
+		return c.Wrongf("missing a file or fib FIB")
 	}
 	o := mrt.Options{IPv4: c.family == 4, IPv6: c.family == 6}
 	if peer != "" {
@@ -187,9 +187,9 @@ func (c *call) progress(size int64, quiet bool) *progressbar.ProgressBar {
 }
 
 func unload(c *call) error {
-	w, err := c.word("the name or number of a FIB")
+	w, err := c.Word("the name or number of a FIB")
 	if err == nil {
-		err = c.done()
+		err = c.Done()
 	}
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"midplane/internal/api/fibapi"
+	"midplane/internal/cli/grammar"
 	"midplane/internal/fib/service/spec"
 )
 
@@ -63,15 +64,15 @@ var sides = []keyword{{name: "fib"}, {name: "table"}, {name: "feed"}, {name: "fi
 
 func diff(c *call) error {
 	side := func() (string, error) {
-		w, err := c.word("fib FIB, table N, feed NAME or file FILE")
+		w, err := c.Word("fib FIB, table N, feed NAME or file FILE")
 		if err != nil {
 			return "", err
 		}
 		k := match(sides, w)
 		if k == nil {
-			return "", c.usagef("side %q: want fib, table, feed or file", w)
+			return "", c.Wrongf("side %q: want fib, table, feed or file", w)
 		}
-		v, err := c.word("a value for " + k.name)
+		v, err := c.Word("a value for " + k.name)
 		if err == nil && k.name == "file" {
 			v, err = filepath.Abs(v) // the daemon reads it
 		}
@@ -118,7 +119,7 @@ func diff(c *call) error {
 	}
 	err = c.list(func() error { return show(true) }, func() error { return show(false) })
 	if err == nil && n > 0 {
-		err = exitError(ExitFailed)
+		err = exitError(grammar.ExitFailed)
 	}
 	return err
 }
@@ -127,41 +128,41 @@ func diff(c *call) error {
 var errNoEnter = errors.New("processes in FIBs: this needs Linux")
 
 func execIn(c *call) error {
-	which, err := c.word("the name or number of a FIB")
+	which, err := c.Word("the name or number of a FIB")
 	if err != nil {
 		return err
 	}
 	// Without -- what follows is the command, as in ip vrf exec; key words are only before --.
 	var port string
 	var hostDNS bool
-	if i := slices.Index(c.args, "--"); i >= 0 {
-		argv := c.args[i+1:]
-		c.args = c.args[:i]
+	if i := slices.Index(c.Args, "--"); i >= 0 {
+		argv := c.Args[i+1:]
+		c.Args = c.Args[:i]
 		if err := c.keywords([]keyword{c.text("port", &port), c.flagword("hostdns", &hostDNS)}, nil); err != nil {
 			return err
 		}
-		c.args = argv
+		c.Args = argv
 	}
-	if len(c.args) == 0 {
-		return c.usagef("missing a command")
+	if len(c.Args) == 0 {
+		return c.Wrongf("missing a command")
 	}
 	if c.tool.Enter == nil {
 		return errNoEnter
 	}
-	return c.tool.Enter.Exec(c.ctx, which, port, hostDNS, c.args)
+	return c.tool.Enter.Exec(c.ctx, which, port, hostDNS, c.Args)
 }
 
 func identify(c *call) error {
 	pid := os.Getpid()
-	if c.peek() != "" {
-		w, _ := c.word("PID")
+	if c.Peek() != "" {
+		w, _ := c.Word("PID")
 		n, err := strconv.Atoi(w)
 		if err != nil || n < 1 {
-			return c.usagef("pid %q: want the number of a process", w)
+			return c.Wrongf("pid %q: want the number of a process", w)
 		}
 		pid = n
 	}
-	if err := c.done(); err != nil {
+	if err := c.Done(); err != nil {
 		return err
 	}
 	if c.tool.Enter == nil {
@@ -188,9 +189,9 @@ func identify(c *call) error {
 }
 
 func pids(c *call) error {
-	which, err := c.word("the name or number of a FIB")
+	which, err := c.Word("the name or number of a FIB")
 	if err == nil {
-		err = c.done()
+		err = c.Done()
 	}
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ func (c *call) readNeigh(withMAC bool) (string, spec.Neigh, error) {
 	}
 	err := c.keywords(keys, func(w string) error {
 		if address != "" {
-			return c.usagef("unknown or ambiguous key word %q: want %s", w, names(keys))
+			return c.Wrongf("unknown or ambiguous key word %q: want %s", w, names(keys))
 		}
 		address = w
 		return nil
@@ -28,10 +28,10 @@ func (c *call) readNeigh(withMAC bool) (string, spec.Neigh, error) {
 		return "", n, err
 	}
 	if address == "" || n.Dev == "" {
-		return "", n, c.usagef("missing an address or dev DEV")
+		return "", n, c.Wrongf("missing an address or dev DEV")
 	}
 	if nud != "" && nud != "permanent" {
-		return "", n, c.usagef("nud %q: want permanent: what is entered stays until it is removed", nud)
+		return "", n, c.Wrongf("nud %q: want permanent: what is entered stays until it is removed", nud)
 	}
 	if n.Dst, err = c.address("address", address); err != nil {
 		return "", n, err
@@ -46,10 +46,10 @@ func (c *call) readNeigh(withMAC bool) (string, spec.Neigh, error) {
 
 // fibOf returns the FIB that a device is a port of.
 func (c *call) fibOf(dev string) (string, error) {
-	args := c.args
-	c.args = nil
+	args := c.Args
+	c.Args = nil
 	node, err := c.ask()
-	c.args = args
+	c.Args = args
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +62,7 @@ func (c *call) fibOf(dev string) (string, error) {
 			return p.FIB.String(), nil
 		}
 	}
-	return "", c.usagef("dev %q: want a port of a FIB, or fib FIB", dev)
+	return "", c.Wrongf("dev %q: want a port of a FIB, or fib FIB", dev)
 }
 
 func neighChange(c *call) error {
@@ -71,7 +71,7 @@ func neighChange(c *call) error {
 		return err
 	}
 	do := spec.NeighAdd
-	if c.cmd.name == "replace" {
+	if c.Cmd.Name == "replace" {
 		do = spec.NeighReplace
 	}
 	return c.apply(spec.Op{Do: do, FIB: which, Neigh: &n})
@@ -146,7 +146,7 @@ func neighFlush(c *call) error {
 		return err
 	}
 	if which == "" {
-		return c.usagef("missing fib FIB")
+		return c.Wrongf("missing fib FIB")
 	}
 	node, err := c.ask()
 	if err != nil {

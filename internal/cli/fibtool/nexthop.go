@@ -15,7 +15,7 @@ const nexthopArgs = "id N {via ADDRESS dev DEV | dev DEV | group ID[,WEIGHT][/ID
 
 func nexthopChange(c *call) error {
 	do := spec.NextHopAdd
-	if c.cmd.name == "replace" {
+	if c.Cmd.Name == "replace" {
 		do = spec.NextHopReplace
 	}
 	var n spec.NextHop
@@ -58,7 +58,7 @@ func (c *call) group(s string) (l []spec.GroupMember, err error) {
 			}
 		}
 		if err != nil || n == 0 {
-			return nil, c.usagef("group %q: want ID or ID,WEIGHT with a weight of 1 to %d, separated by /", m, fib.MaxWeight)
+			return nil, c.Wrongf("group %q: want ID or ID,WEIGHT with a weight of 1 to %d, separated by /", m, fib.MaxWeight)
 		}
 		l = append(l, spec.GroupMember{ID: uint32(n), Weight: int(w)})
 	}
@@ -71,7 +71,7 @@ func nexthopDel(c *call) error {
 		return err
 	}
 	if n.ID == 0 {
-		return c.usagef("missing id N")
+		return c.Wrongf("missing id N")
 	}
 	return c.apply(spec.Op{Do: spec.NextHopDel, NextHop: &n})
 }
@@ -82,8 +82,8 @@ func nexthopShow(c *call) error {
 	if err := c.keywords([]keyword{c.number("id", 1, 1<<32-1, func(v uint64) { id = uint32(v) }), c.text("dev", &dev)}, nil); err != nil {
 		return err
 	}
-	if c.cmd.name == "get" && id == 0 {
-		return c.usagef("missing id N")
+	if c.Cmd.Name == "get" && id == 0 {
+		return c.Wrongf("missing id N")
 	}
 	node, err := c.ask()
 	if err != nil {

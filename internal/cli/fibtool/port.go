@@ -18,23 +18,23 @@ func portAdd(c *call) error {
 		c.number("vlan", 1, 4094, func(n uint64) { p.VLAN = uint16(n) }),
 		c.flagword("nodad", &p.NoDAD),
 		{name: "addr", alias: []string{"address"}, take: func() error {
-			w, err := c.word("an address")
+			w, err := c.Word("an address")
 			if err != nil {
 				return err
 			}
 			a, err := netip.ParsePrefix(w)
 			if err != nil {
-				return c.usagef("addr %q: want an address with its prefix length, such as 192.0.2.1/24", w)
+				return c.Wrongf("addr %q: want an address with its prefix length, such as 192.0.2.1/24", w)
 			}
 			p.Addrs = append(p.Addrs, a)
 			return nil
 		}},
 	}
-	if w := c.peek(); w != "" && w != "link" && w != "fib" {
-		if w == "dev" && len(c.args) > 1 {
-			c.args = c.args[1:]
+	if w := c.Peek(); w != "" && w != "link" && w != "fib" {
+		if w == "dev" && len(c.Args) > 1 {
+			c.Args = c.Args[1:]
 		}
-		p.Dev, _ = c.word("device")
+		p.Dev, _ = c.Word("device")
 	}
 	if err := c.keywords(keys, nil); err != nil {
 		return err
@@ -43,7 +43,7 @@ func portAdd(c *call) error {
 		p.Parent, p.Dev = p.Dev, ""
 	}
 	if which == "" {
-		return c.usagef("missing fib FIB")
+		return c.Wrongf("missing fib FIB")
 	}
 	return c.apply(spec.Op{Do: spec.PortAdd, FIB: which, Port: &p})
 }
@@ -51,9 +51,9 @@ func portAdd(c *call) error {
 func portDel(c *call) error {
 	var p spec.Port
 	var which string
-	w, err := c.word("device")
-	if err == nil && w == "dev" && len(c.args) > 0 {
-		w, err = c.word("device")
+	w, err := c.Word("device")
+	if err == nil && w == "dev" && len(c.Args) > 0 {
+		w, err = c.Word("device")
 	}
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func portShow(c *call) error {
 	var which, dev string
 	err := c.keywords([]keyword{c.which(&which), c.text("dev", &dev)}, func(w string) error {
 		if dev != "" {
-			return c.usagef("unexpected %q", w)
+			return c.Wrongf("unexpected %q", w)
 		}
 		dev = w
 		return nil

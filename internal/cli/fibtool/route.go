@@ -36,9 +36,9 @@ type route struct {
 func (c *call) hopKeys(via *netip.Addr, dev *string, weight *int, onlink *bool) []keyword {
 	return []keyword{
 		{name: "via", take: func() error {
-			w, err := c.word("the address of a gateway")
+			w, err := c.Word("the address of a gateway")
 			if err == nil && (w == "inet" || w == "inet6") {
-				w, err = c.word("the address of a gateway")
+				w, err = c.Word("the address of a gateway")
 			}
 			if err == nil {
 				*via, err = c.address("via", w)
@@ -54,8 +54,8 @@ func (c *call) hopKeys(via *netip.Addr, dev *string, weight *int, onlink *bool) 
 // readRoute reads what routeArgs says.
 func (c *call) readRoute() (*route, error) {
 	r := &route{}
-	if slices.Contains(routeTypes, c.peek()) {
-		r.Type, _ = c.word("type")
+	if slices.Contains(routeTypes, c.Peek()) {
+		r.Type, _ = c.Word("type")
 	}
 	keys := append(c.hopKeys(&r.via, &r.dev, &r.weight, &r.onlink),
 		c.which(&r.fib),
@@ -64,17 +64,17 @@ func (c *call) readRoute() (*route, error) {
 		c.text("scope", &r.scope),
 		c.number("nhid", 1, 1<<32-1, func(n uint64) { r.NHID = uint32(n) }),
 		keyword{name: "to", take: func() (err error) {
-			r.prefix, err = c.word("a prefix")
+			r.prefix, err = c.Word("a prefix")
 			return err
 		}},
 		keyword{name: "nexthop", take: func() error { return c.readHop(r) }},
 	)
 	err := c.keywords(keys, func(w string) error {
 		if slices.Contains(absent, w) {
-			return c.usagef("%s: routes here have none: want %s", w, names(keys))
+			return c.Wrongf("%s: routes here have none: want %s", w, names(keys))
 		}
 		if r.prefix != "" {
-			return c.usagef("unknown or ambiguous key word %q: want %s", w, names(keys))
+			return c.Wrongf("unknown or ambiguous key word %q: want %s", w, names(keys))
 		}
 		r.prefix = w
 		return nil
@@ -83,10 +83,10 @@ func (c *call) readRoute() (*route, error) {
 		return nil, err
 	}
 	if r.prefix == "" {
-		return nil, c.usagef("missing a prefix")
+		return nil, c.Wrongf("missing a prefix")
 	}
 	if r.fib == "" {
-		return nil, c.usagef("missing fib FIB")
+		return nil, c.Wrongf("missing fib FIB")
 	}
 	// default is of the gateway's family.
 	if gw := r.via; c.family == 0 {
@@ -103,21 +103,21 @@ func (c *call) readRoute() (*route, error) {
 	}
 	if r.lookup != "" {
 		if r.Type != "" {
-			return nil, c.usagef("lookup and type %s: want one", r.Type)
+			return nil, c.Wrongf("lookup and type %s: want one", r.Type)
 		}
 		r.Type, r.Table = spec.Lookup, r.lookup
 	}
 	if r.dev != "" || r.via.IsValid() || r.weight != 0 {
 		if len(r.Hops) > 0 {
-			return nil, c.usagef("via and dev beside nexthop: want one or the other")
+			return nil, c.Wrongf("via and dev beside nexthop: want one or the other")
 		}
 		r.Hops = []spec.Hop{{Gateway: r.via, Dev: r.dev}}
 		if r.weight > 1 {
-			return nil, c.usagef("weight %d: want it with nexthop", r.weight)
+			return nil, c.Wrongf("weight %d: want it with nexthop", r.weight)
 		}
 	}
 	if r.scope != "" && r.scope != "global" && r.scope != "link" && r.scope != "host" {
-		return nil, c.usagef("scope %q: want global, link or host; it follows from the gateway", r.scope)
+		return nil, c.Wrongf("scope %q: want global, link or host; it follows from the gateway", r.scope)
 	}
 	if r.Type == spec.Unicast {
 		r.Type = ""
@@ -130,18 +130,18 @@ func (c *call) readHop(r *route) error {
 	var h spec.Hop
 	var onlink bool
 	keys := c.hopKeys(&h.Gateway, &h.Dev, &h.Weight, &onlink)
-	for len(c.args) > 0 {
-		k := match(keys, c.args[0])
+	for len(c.Args) > 0 {
+		k := match(keys, c.Args[0])
 		if k == nil {
 			break
 		}
-		c.args = c.args[1:]
+		c.Args = c.Args[1:]
 		if err := k.take(); err != nil {
 			return err
 		}
 	}
 	if h.Dev == "" {
-		return c.usagef("nexthop: want dev DEV")
+		return c.Wrongf("nexthop: want dev DEV")
 	}
 	h.Weight = max(h.Weight, 1)
 	r.Hops = append(r.Hops, h)
@@ -149,7 +149,7 @@ func (c *call) readHop(r *route) error {
 }
 
 func routeChange(c *call) error {
-	do := map[string]spec.Verb{"add": spec.RouteAdd, "change": spec.RouteChange, "replace": spec.RouteReplace}[c.cmd.name]
+	do := map[string]spec.Verb{"add": spec.RouteAdd, "change": spec.RouteChange, "replace": spec.RouteReplace}[c.Cmd.Name]
 	r, err := c.readRoute()
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func (c *call) protocol(w string) (uint8, error) {
 	}
 	n, err := strconv.ParseUint(w, 10, 8)
 	if err != nil {
-		return 0, c.usagef("ipproto %q: want %s, or a number from 0 to 255", w, strings.Join(slices.Sorted(maps.Keys(protocols)), ", "))
+		return 0, c.Wrongf("ipproto %q: want %s, or a number from 0 to 255", w, strings.Join(slices.Sorted(maps.Keys(protocols)), ", "))
 	}
 	return uint8(n), nil
 }
@@ -198,7 +198,7 @@ func routeGet(c *call) error {
 	}
 	err := c.keywords(keys, func(w string) error {
 		if address != "" {
-			return c.usagef("unknown or ambiguous key word %q: want %s", w, names(keys))
+			return c.Wrongf("unknown or ambiguous key word %q: want %s", w, names(keys))
 		}
 		address = w
 		return nil
@@ -207,16 +207,16 @@ func routeGet(c *call) error {
 		return err
 	}
 	if address == "" || q.FIB == "" && q.Iif == "" {
-		return c.usagef("missing an address, or fib FIB or iif PORT")
+		return c.Wrongf("missing an address, or fib FIB or iif PORT")
 	}
 	if q.Addr, err = c.address("address", address); err != nil {
 		return err
 	}
 	switch {
 	case from == "" && (protocol != "" || ports):
-		return c.usagef("missing from ADDRESS: ipproto, sport and dport are of a flow")
+		return c.Wrongf("missing from ADDRESS: ipproto, sport and dport are of a flow")
 	case from != "" && hash:
-		return c.usagef("hash and from: want one, a flow has its own hash")
+		return c.Wrongf("hash and from: want one, a flow has its own hash")
 	case from != "":
 		if flow.From, err = c.address("from", from); err != nil {
 			return err
@@ -227,7 +227,7 @@ func routeGet(c *call) error {
 			}
 		}
 		if ports && !flowhash.HasPorts(flow.Protocol) {
-			return c.usagef("sport and dport with ipproto %s: it has no ports", protocol)
+			return c.Wrongf("sport and dport with ipproto %s: it has no ports", protocol)
 		}
 		q.Flow = &flow
 	}
@@ -263,7 +263,7 @@ func (c *call) readQuery() (spec.RouteQuery, error) {
 	var via string
 	prefix := func(to *netip.Prefix) func() error {
 		return func() error {
-			w, err := c.word("a prefix")
+			w, err := c.Word("a prefix")
 			if err == nil {
 				*to, err = c.prefix("prefix", w)
 			}
@@ -276,7 +276,7 @@ func (c *call) readQuery() (spec.RouteQuery, error) {
 		{name: "root", take: prefix(&q.Root)},
 		{name: "match", take: prefix(&q.Match)},
 		{name: "to", take: func() error {
-			if k := match([]keyword{{name: "root"}, {name: "match"}, {name: "exact"}}, c.peek()); k != nil {
+			if k := match([]keyword{{name: "root"}, {name: "match"}, {name: "exact"}}, c.Peek()); k != nil {
 				return nil
 			}
 			return prefix(&q.Exact)()
@@ -294,7 +294,7 @@ func (c *call) readQuery() (spec.RouteQuery, error) {
 			return nil
 		}
 		if q.Exact.IsValid() || !startsPrefix(w) {
-			return c.usagef("unknown or ambiguous key word %q: want %s, or a prefix", w, names(keys))
+			return c.Wrongf("unknown or ambiguous key word %q: want %s, or a prefix", w, names(keys))
 		}
 		q.Exact, err = c.prefix("prefix", w)
 		return err
@@ -338,7 +338,7 @@ func routeFlush(c *call) error {
 		return err
 	}
 	if q.FIB == "" {
-		return c.usagef("missing fib FIB")
+		return c.Wrongf("missing fib FIB")
 	}
 	node, err := c.ask()
 	if err != nil {

@@ -13,18 +13,10 @@ import (
 	"strings"
 
 	"midplane/fib"
-	"midplane/internal/api"
 	"midplane/internal/api/fibapi"
+	"midplane/internal/cli/grammar"
 	"midplane/internal/cli/ipjson"
 	"midplane/internal/fib/service/spec"
-)
-
-// Exit codes; those of package tipctool.
-const (
-	ExitOK     = 0
-	ExitFailed = 1 // the daemon refused, or output could not be written
-	ExitUsage  = 2 // the command line is wrong
-	ExitNoNode = 3 // nothing answers at the control socket
 )
 
 // Tool is one invocation's surroundings.
@@ -67,26 +59,11 @@ func (t *Tool) Run(ctx context.Context, args []string) int {
 }
 
 func (c *call) report(err error) int {
-	var usage *usageError
-	var absent *api.NoDaemonError
 	var done exitError
-	switch {
-	case err == nil:
-		return ExitOK
-	case errors.As(err, &done):
+	if errors.As(err, &done) {
 		return int(done)
-	case errors.As(err, &usage):
-		fmt.Fprintf(c.tool.Stderr, "error: %s\n", usage.text)
-		if usage.usage != "" {
-			fmt.Fprintf(c.tool.Stderr, "usage: %s\n", usage.usage)
-		}
-		return ExitUsage
-	case errors.As(err, &absent):
-		fmt.Fprintf(c.tool.Stderr, "error: %v\n", err)
-		return ExitNoNode
 	}
-	fmt.Fprintf(c.tool.Stderr, "error: %v\n", err)
-	return ExitFailed
+	return grammar.Report(c.tool.Stderr, err)
 }
 
 // exitError ends a command that has said all itself.
@@ -96,13 +73,10 @@ func (e exitError) Error() string { return "exit code " + strconv.Itoa(int(e)) }
 
 // call is one command under way.
 type call struct {
+	grammar.Line[*call]
 	ctx     context.Context
 	tool    *Tool
 	path    string
-	args    []string
-	cmd     *command
-	words   string // how cmd is called
-	help    bool
 	json    bool
 	pretty  bool
 	detail  bool
@@ -118,23 +92,11 @@ type call struct {
 	w       ipjson.Writer
 }
 
-// usageError is a mistake in the command line.
-type usageError struct {
-	text  string
-	usage string // of the command, if one was recognised
-}
-
-func (e *usageError) Error() string { return e.text }
-
-func (c *call) usagef(format string, args ...any) error {
-	return &usageError{fmt.Sprintf(format, args...), c.cmd.usage(c.words)}
-}
-
 // wrong makes an error about a value one of the command line.
 func (c *call) wrong(err error) error {
 	var field *fib.FieldError
 	if errors.As(err, &field) {
-		return c.usagef("%s", field.Error())
+		return c.Wrongf("%s", field.Error())
 	}
 	return err
 }
@@ -149,7 +111,7 @@ func (c *call) control() fibapi.Control {
 
 // ask returns the daemon to ask for what it has, with all that was changed before.
 func (c *call) ask() (fibapi.Control, error) {
-	if err := c.done(); err != nil {
+	if err := c.Done(); err != nil {
 		return nil, err
 	}
 	if c.reading != nil {
@@ -205,85 +167,47 @@ func (c *call) list(text func() error, json func() error) error {
 	return err
 }
 
-var longOptions = []string{"help", "json", "pretty", "details", "statistics", "stats", "oneline", "family", "force", "batch", "control", "4", "6"}
-
 // globalOptions takes out the options that may stand anywhere before "--".
 func (c *call) globalOptions(args []string) (rest []string, err error) {
-	for i := 0; i < len(args); i++ {
-		a := args[i]
-		if a == "--" {
-			return append(rest, args[i:]...), nil
-		}
-		if len(a) < 2 || a[0] != '-' {
-			rest = append(rest, a)
-			continue
-		}
-		name, value, hasValue := strings.Cut(strings.TrimPrefix(a[1:], "-"), "=")
-		match := ""
-		for _, o := range longOptions {
-			if name != "" && strings.HasPrefix(o, name) {
-				match = o
-				break
-			}
-		}
-		if match == "batch" || match == "control" || match == "family" {
-			if !hasValue {
-				if i++; i == len(args) {
-					return nil, &usageError{"--" + match + " needs a value", ""}
-				}
-				value = args[i]
-			}
-			switch {
-			case match == "batch":
-				c.batch = value
-			case match == "control":
-				c.path = value
-			case value == "inet":
-				c.family = 4
-			case value == "inet6":
-				c.family = 6
-			default:
-				return nil, &usageError{fmt.Sprintf("family %q: want inet or inet6", value), ""}
-			}
-			continue
-		}
-		if match != "" && !hasValue {
-			c.flag(match[0])
-			if match == "force" {
-				c.force = true
-			}
-			continue
-		}
-		if strings.HasPrefix(a, "--") || hasValue {
-			return nil, &usageError{"unknown option " + strconv.Quote(a), ""}
-		}
-		for _, o := range []byte(name) {
-			if !c.flag(o) {
-				return nil, &usageError{"unknown option " + strconv.Quote("-"+string(rune(o))), ""}
-			}
-		}
+	text := func(to *string) func(string) error {
+		return func(s string) error { *to = s; return nil }
 	}
-	return rest, nil
+	o := grammar.Options{
+		Long:  []string{"help", "json", "pretty", "details", "statistics", "stats", "oneline", "family", "force", "batch", "control", "4", "6"},
+		Value: map[string]func(string) error{"batch": text(&c.batch), "control": text(&c.path), "family": c.setFamily},
+		Flag:  c.flag,
+	}
+	return o.Take(args)
 }
 
-func (c *call) flag(o byte) bool {
-	switch o {
-	case 'h':
-		c.help = true
-	case 'j':
+func (c *call) setFamily(s string) error {
+	n := map[string]int{"inet": 4, "inet6": 6}[s]
+	if n == 0 {
+		return &grammar.UsageError{Text: fmt.Sprintf("family %q: want inet or inet6", s)}
+	}
+	c.family = n
+	return nil
+}
+
+func (c *call) flag(name string) bool {
+	switch name {
+	case "h", "help":
+		c.Asked = true
+	case "j", "json":
 		c.json = true
-	case 'p':
+	case "p", "pretty":
 		c.pretty = true
-	case 'd':
+	case "d", "details":
 		c.detail = true
-	case 's':
+	case "s", "statistics", "stats":
 		c.stats = true
-	case 'o':
+	case "o", "oneline":
 		c.line = true
-	case 'f':
-	case '4':
+	case "force":
+		c.force = true
+	case "4":
 		c.family = 4
-	case '6':
+	case "6":
 		c.family = 6
 	default:
 		return false
@@ -293,15 +217,15 @@ func (c *call) flag(o byte) bool {
 
 // run runs one command.
 func (c *call) run(args []string) error {
-	c.args, c.words = args, c.tool.Name
-	return c.dispatch(root)
+	c.Args, c.Words = args, c.tool.Name
+	return c.Dispatch(root, c, c.out, c.tool.Stderr)
 }
 
 // runBatch runs the commands of a file, a line each; "-" is standard input. Changes that follow each other are done
 // together, all or none; with -force one by one, and an error does not end the batch.
 func (c *call) runBatch(rest []string) error {
 	if len(rest) > 0 {
-		return &usageError{fmt.Sprintf("unexpected %q beside -batch", rest[0]), ""}
+		return &grammar.UsageError{Text: fmt.Sprintf("unexpected %q beside -batch", rest[0])}
 	}
 	in := c.tool.Stdin
 	if c.batch != "-" {
@@ -327,9 +251,9 @@ func (c *call) runBatch(rest []string) error {
 			failed = max(failed, c.report(err))
 			return nil
 		}
-		var usage *usageError
+		var usage *grammar.UsageError
 		if errors.As(err, &usage) {
-			return &usageError{what + ": " + usage.text, usage.usage}
+			return &grammar.UsageError{Text: what + ": " + usage.Text, Usage: usage.Usage}
 		}
 		return fmt.Errorf("%s: %w", what, err)
 	}

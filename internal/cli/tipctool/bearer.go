@@ -10,18 +10,18 @@ import (
 
 const bearerID = "media { udp name NAME | eth device DEVICE }"
 
-var bearerCmd = &command{name: "bearer", short: "show or change bearers", sub: []*command{
-	{name: "add", short: "add a unicast remote to a UDP bearer", args: "media udp name NAME remoteip IP [remoteport PORT]", run: bearerAdd},
-	{name: "disable", short: "disable a bearer: its links go down", args: bearerID, run: bearerDisable},
-	{name: "enable", short: "enable a bearer: neighbours are looked for on it",
-		args: "[domain DOMAIN] [priority PRIORITY] media\n         { udp name NAME { localip IP | device DEVICE } [localport PORT] [remoteip IP] [remoteport PORT] | eth device DEVICE }",
-		long: "Ports default to 6118. Without remoteip the neighbours are found by multicast. PRIORITY is 0 to 31.", run: bearerEnable},
-	{name: "get", short: "show one setting of a bearer", sub: []*command{
+var bearerCmd = &command{Name: "bearer", Short: "show or change bearers", Sub: []*command{
+	{Name: "add", Short: "add a unicast remote to a UDP bearer", Args: "media udp name NAME remoteip IP [remoteport PORT]", Run: bearerAdd},
+	{Name: "disable", Short: "disable a bearer: its links go down", Args: bearerID, Run: bearerDisable},
+	{Name: "enable", Short: "enable a bearer: neighbours are looked for on it",
+		Args: "[domain DOMAIN] [priority PRIORITY] media\n         { udp name NAME { localip IP | device DEVICE } [localport PORT] [remoteip IP] [remoteport PORT] | eth device DEVICE }",
+		Long: "Ports default to 6118. Without remoteip the neighbours are found by multicast. PRIORITY is 0 to 31.", Run: bearerEnable},
+	{Name: "get", Short: "show one setting of a bearer", Sub: []*command{
 		bearerGet(api.Priority), bearerGet(api.Tolerance), bearerGet(api.Window), bearerGet(api.MTU),
-		{name: "media", short: "show a UDP setting", args: "udp name NAME { localip | localport | remoteip | remoteport }", run: bearerGetUDP},
+		{Name: "media", Short: "show a UDP setting", Args: "udp name NAME { localip | localport | remoteip | remoteport }", Run: bearerGetUDP},
 	}},
-	{name: "list", short: "list bearers", run: listNames("bearer", api.Control.Bearers, func(b api.Bearer) string { return b.Name })},
-	{name: "set", short: "change one setting of a bearer", sub: []*command{
+	{Name: "list", Short: "list bearers", Run: listNames("bearer", api.Control.Bearers, func(b api.Bearer) string { return b.Name })},
+	{Name: "set", Short: "change one setting of a bearer", Sub: []*command{
 		bearerSet(api.Priority), bearerSet(api.Tolerance), bearerSet(api.Window), bearerSet(api.MTU),
 	}},
 }}
@@ -29,7 +29,7 @@ var bearerCmd = &command{name: "bearer", short: "show or change bearers", sub: [
 // bearerName makes the unique name "media:identifier" from the options, for the media that the command knows.
 func (c *call) bearerName(media, name, device *option) (string, error) {
 	if !media.set {
-		return "", c.usagef("missing media")
+		return "", c.Wrongf("missing media")
 	}
 	id := device
 	switch media.val {
@@ -37,10 +37,10 @@ func (c *call) bearerName(media, name, device *option) (string, error) {
 		id = name
 	case "eth", "ib":
 	default:
-		return "", c.usagef("media %q: want udp, eth or ib", media.val)
+		return "", c.Wrongf("media %q: want udp, eth or ib", media.val)
 	}
 	if !id.set {
-		return "", c.usagef("missing %s of the %s bearer", id.key, media.val)
+		return "", c.Wrongf("missing %s of the %s bearer", id.key, media.val)
 	}
 	return media.val + ":" + id.val, nil
 }
@@ -51,14 +51,14 @@ func bearerAdd(c *call) error {
 		return err
 	}
 	if media.set && media.val != "udp" {
-		return c.usagef("media %q: only udp bearers take remotes", media.val)
+		return c.Wrongf("media %q: only udp bearers take remotes", media.val)
 	}
 	bearer, err := c.bearerName(media, name, keyval("device"))
 	if err != nil {
 		return err
 	}
 	if !ip.set {
-		return c.usagef("missing remoteip")
+		return c.Wrongf("missing remoteip")
 	}
 	if _, err := c.ip("remoteip", ip.val); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (c *call) bearerID() (bearer string, err error) {
 func (c *call) bearerWith(p api.Property) (bearer string, err error) {
 	bearer, err = c.bearerID()
 	if err == nil && p == api.MTU && !strings.HasPrefix(bearer, "udp:") {
-		err = c.usagef("mtu is a setting of udp bearers only")
+		err = c.Wrongf("mtu is a setting of udp bearers only")
 	}
 	return bearer, err
 }
@@ -110,7 +110,7 @@ func bearerEnable(c *call) error {
 	if domain.set {
 		d, err := tipc.ParseNodeAddr(domain.val)
 		if err != nil {
-			return c.usagef("domain: %v", err)
+			return c.Wrongf("domain: %v", err)
 		}
 		b.Domain = d
 	}
@@ -124,13 +124,13 @@ func bearerEnable(c *call) error {
 	if media.val != "udp" {
 		for _, o := range []*option{name, lip, lport, rip, rport} {
 			if o.set {
-				return c.usagef("%s is for udp bearers only", o.key)
+				return c.Wrongf("%s is for udp bearers only", o.key)
 			}
 		}
 		return c.control().EnableBearer(c.ctx, b)
 	}
 	if lip.set == device.set {
-		return c.usagef("a udp bearer needs localip IP or device DEVICE, and not both")
+		return c.Wrongf("a udp bearer needs localip IP or device DEVICE, and not both")
 	}
 	var err error
 	if lip.set {
@@ -144,7 +144,7 @@ func bearerEnable(c *call) error {
 			return err
 		}
 		if l, e := c.ip("localip", lip.val); e == nil && l.Unmap().Is4() != r.Unmap().Is4() {
-			return c.usagef("localip %s and remoteip %s are of different IP versions", lip.val, rip.val)
+			return c.Wrongf("localip %s and remoteip %s are of different IP versions", lip.val, rip.val)
 		}
 	}
 	b.LocalIP, b.RemoteIP = lip.val, rip.val
@@ -172,7 +172,7 @@ func (c *call) bearer(name string) (api.Bearer, error) {
 }
 
 func bearerGet(p api.Property) *command {
-	return &command{name: string(p), short: "show a bearer's " + string(p), args: bearerID, run: func(c *call) error {
+	return &command{Name: string(p), Short: "show a bearer's " + string(p), Args: bearerID, Run: func(c *call) error {
 		id, err := c.bearerWith(p)
 		if err != nil {
 			return err
@@ -189,19 +189,19 @@ func bearerGet(p api.Property) *command {
 func bearerGetUDP(c *call) error {
 	media, name := keyval("media"), keyval("name")
 	lip, lport, rip, rport := key("localip"), key("localport"), key("remoteip"), key("remoteport")
-	c.args = append([]string{"media"}, c.args...) // the word was taken as the command's name
+	c.Args = append([]string{"media"}, c.Args...) // the word was taken as the command's name
 	if err := c.options(media, name, lip, lport, rip, rport); err != nil {
 		return err
 	}
 	if media.set && media.val != "udp" {
-		return c.usagef("media %q has no settings of its own", media.val)
+		return c.Wrongf("media %q has no settings of its own", media.val)
 	}
 	id, err := c.bearerName(media, name, keyval("device"))
 	if err != nil {
 		return err
 	}
 	if !lip.set && !lport.set && !rip.set && !rport.set {
-		return c.usagef("missing localip, localport, remoteip or remoteport")
+		return c.Wrongf("missing localip, localport, remoteip or remoteport")
 	}
 	b, err := c.bearer(id)
 	if err != nil {
@@ -231,7 +231,7 @@ func bearerGetUDP(c *call) error {
 }
 
 func bearerSet(p api.Property) *command {
-	return &command{name: string(p), short: "set a bearer's " + string(p), args: strings.ToUpper(string(p)) + " " + bearerID, run: func(c *call) error {
+	return &command{Name: string(p), Short: "set a bearer's " + string(p), Args: strings.ToUpper(string(p)) + " " + bearerID, Run: func(c *call) error {
 		v, err := c.propertyValue(p)
 		if err != nil {
 			return err
@@ -246,7 +246,7 @@ func bearerSet(p api.Property) *command {
 
 // propertyValue takes the value of a property from the command line. Its range is the node's to check.
 func (c *call) propertyValue(p api.Property) (uint32, error) {
-	s, err := c.word("value of " + string(p))
+	s, err := c.Word("value of " + string(p))
 	if err != nil {
 		return 0, err
 	}

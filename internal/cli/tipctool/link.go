@@ -7,26 +7,26 @@ import (
 	"midplane/internal/cli/ipjson"
 )
 
-var linkCmd = &command{name: "link", short: "show or change links", sub: []*command{
-	{name: "get", short: "show one setting of a link", sub: []*command{
+var linkCmd = &command{Name: "link", Short: "show or change links", Sub: []*command{
+	{Name: "get", Short: "show one setting of a link", Sub: []*command{
 		linkGet(api.Priority), linkGet(api.Tolerance), linkGet(api.Window),
-		{name: "broadcast", short: "show how multicast messages travel", run: broadcastGet},
+		{Name: "broadcast", Short: "show how multicast messages travel", Run: broadcastGet},
 	}},
-	{name: "list", short: "list links", run: linkList},
-	{name: "set", short: "change one setting of a link", sub: []*command{
+	{Name: "list", Short: "list links", Run: linkList},
+	{Name: "set", Short: "change one setting of a link", Sub: []*command{
 		linkSet(api.Priority), linkSet(api.Tolerance), linkSet(api.Window),
-		{name: "broadcast", short: "choose how multicast messages travel", args: "{ BROADCAST | REPLICAST | AUTOSELECT [ratio PERCENT] | ratio PERCENT }",
-			long: "BROADCAST uses the broadcast link only, REPLICAST a copy for each destination node, and AUTOSELECT replicates\nup to PERCENT of the cluster's nodes and broadcasts above.", run: broadcastSet},
+		{Name: "broadcast", Short: "choose how multicast messages travel", Args: "{ BROADCAST | REPLICAST | AUTOSELECT [ratio PERCENT] | ratio PERCENT }",
+			Long: "BROADCAST uses the broadcast link only, REPLICAST a copy for each destination node, and AUTOSELECT replicates\nup to PERCENT of the cluster's nodes and broadcasts above.", Run: broadcastSet},
 	}},
-	{name: "statistics", short: "show or reset counters", sub: []*command{
-		{name: "reset", short: "set the counters of a link to zero", args: "link LINK", run: statReset},
-		{name: "show", short: "show the counters of links", args: "[link { LINK | SUBSTRING | all }]", run: statShow},
+	{Name: "statistics", Short: "show or reset counters", Sub: []*command{
+		{Name: "reset", Short: "set the counters of a link to zero", Args: "link LINK", Run: statReset},
+		{Name: "show", Short: "show the counters of links", Args: "[link { LINK | SUBSTRING | all }]", Run: statShow},
 	}},
-	{name: "monitor", short: "show or change neighbour monitoring", sub: []*command{
-		{name: "set", short: "change monitoring", sub: []*command{{name: "threshold", short: "cluster size above which only a ring of neighbours is monitored", args: "SIZE", run: monitorSet}}},
-		{name: "get", short: "show settings", sub: []*command{{name: "threshold", short: "show the threshold", run: monitorGet}}},
-		{name: "list", short: "list the monitored nodes", args: "[" + bearerID + "]", run: monitorList},
-		{name: "summary", short: "show the state of monitoring", run: monitorSummary},
+	{Name: "monitor", Short: "show or change neighbour monitoring", Sub: []*command{
+		{Name: "set", Short: "change monitoring", Sub: []*command{{Name: "threshold", Short: "cluster size above which only a ring of neighbours is monitored", Args: "SIZE", Run: monitorSet}}},
+		{Name: "get", Short: "show settings", Sub: []*command{{Name: "threshold", Short: "show the threshold", Run: monitorGet}}},
+		{Name: "list", Short: "list the monitored nodes", Args: "[" + bearerID + "]", Run: monitorList},
+		{Name: "summary", Short: "show the state of monitoring", Run: monitorSummary},
 	}},
 }}
 
@@ -37,13 +37,13 @@ func (c *call) linkName() (string, error) {
 		return "", err
 	}
 	if !link.set {
-		return "", c.usagef("missing link")
+		return "", c.Wrongf("missing link")
 	}
 	return link.val, nil
 }
 
 func linkList(c *call) error {
-	if err := c.done(); err != nil {
+	if err := c.Done(); err != nil {
 		return err
 	}
 	links, err := c.control().Links(c.ctx, false)
@@ -66,7 +66,7 @@ func linkList(c *call) error {
 }
 
 func linkGet(p api.Property) *command {
-	return &command{name: string(p), short: "show a link's " + string(p), args: "link LINK", run: func(c *call) error {
+	return &command{Name: string(p), Short: "show a link's " + string(p), Args: "link LINK", Run: func(c *call) error {
 		name, err := c.linkName()
 		if err != nil {
 			return err
@@ -89,7 +89,7 @@ func linkGet(p api.Property) *command {
 }
 
 func linkSet(p api.Property) *command {
-	return &command{name: string(p), short: "set a link's " + string(p), args: strings.ToUpper(string(p)) + " link LINK", run: func(c *call) error {
+	return &command{Name: string(p), Short: "set a link's " + string(p), Args: strings.ToUpper(string(p)) + " link LINK", Run: func(c *call) error {
 		v, err := c.propertyValue(p)
 		if err != nil {
 			return err
@@ -139,7 +139,7 @@ func broadcastSet(c *call) error {
 			continue
 		}
 		if b.Method != "" {
-			return c.usagef("%s and %s exclude each other", b.Method, m.key)
+			return c.Wrongf("%s and %s exclude each other", b.Method, m.key)
 		}
 		b.Method = m.key
 	}
@@ -151,7 +151,7 @@ func broadcastSet(c *call) error {
 		b.Ratio = &n
 	}
 	if b.Method == "" && b.Ratio == nil {
-		return c.usagef("missing method or ratio")
+		return c.Wrongf("missing method or ratio")
 	}
 	return c.control().SetBroadcast(c.ctx, b)
 }

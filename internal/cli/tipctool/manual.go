@@ -1,38 +1,20 @@
 package tipctool
 
-import "strings"
+import "midplane/internal/cli/grammar"
+
+type command = grammar.Command[*call]
+
+const optionsText = `
+options, anywhere on the line:
+  -h, --help      explain the last command on the line
+  -j, --json      answer in JSON
+  -p, --pretty    indent the JSON
+  --control PATH  control socket of the node to ask
+`
 
 // Manual lists every command with its arguments, a line each, indented by two spaces.
-func Manual() string {
-	var b strings.Builder
-	var walk func(words string, cmd *command)
-	walk = func(words string, cmd *command) {
-		if len(cmd.sub) == 0 {
-			args := strings.Join(strings.Fields(cmd.args), " ")
-			b.WriteString(strings.TrimRight("  "+words+" "+strings.ReplaceAll(args, " or: key ", " or "), " ") + "\n")
-		}
-		for _, s := range cmd.sub {
-			walk(strings.TrimSpace(words+" "+s.name), s)
-		}
-	}
-	walk("", root)
-	return strings.TrimSuffix(b.String(), "\n")
-}
+func Manual() string { return root.Manual() }
 
 // Complete returns what may follow the words of a command, each with a tab and its description behind; nothing when it is
 // an argument.
-func Complete(words []string) (next []string) {
-	cmd := root
-	for _, w := range words {
-		if strings.HasPrefix(w, "-") {
-			continue
-		}
-		if cmd = lookup(cmd.sub, w, func(s *command) string { return s.name }); cmd == nil {
-			return nil
-		}
-	}
-	for _, s := range cmd.sub {
-		next = append(next, s.name+"\t"+s.short)
-	}
-	return next
-}
+func Complete(words []string) []string { return root.Complete(words) }

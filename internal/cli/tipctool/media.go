@@ -6,12 +6,12 @@ import (
 	"midplane/internal/api"
 )
 
-var mediaCmd = &command{name: "media", short: "show or change the defaults of media", sub: []*command{
-	{name: "get", short: "show one default of a medium", sub: []*command{
+var mediaCmd = &command{Name: "media", Short: "show or change the defaults of media", Sub: []*command{
+	{Name: "get", Short: "show one default of a medium", Sub: []*command{
 		mediaGet(api.Priority), mediaGet(api.Tolerance), mediaGet(api.Window), mediaGet(api.MTU),
 	}},
-	{name: "list", short: "list media", run: listNames("media", api.Control.Media, func(m api.Medium) string { return m.Name })},
-	{name: "set", short: "change one default of a medium", sub: []*command{
+	{Name: "list", Short: "list media", Run: listNames("media", api.Control.Media, func(m api.Medium) string { return m.Name })},
+	{Name: "set", Short: "change one default of a medium", Sub: []*command{
 		mediaSet(api.Priority), mediaSet(api.Tolerance), mediaSet(api.Window), mediaSet(api.MTU),
 	}},
 }}
@@ -23,16 +23,16 @@ func (c *call) medium(p api.Property) (string, error) {
 		return "", err
 	}
 	if !media.set {
-		return "", c.usagef("missing media")
+		return "", c.Wrongf("missing media")
 	}
 	if p == api.MTU && media.val != "udp" {
-		return "", c.usagef("mtu is a setting of udp only")
+		return "", c.Wrongf("mtu is a setting of udp only")
 	}
 	return media.val, nil
 }
 
 func mediaGet(p api.Property) *command {
-	return &command{name: string(p), short: "show the default " + string(p), args: "media MEDIA", run: func(c *call) error {
+	return &command{Name: string(p), Short: "show the default " + string(p), Args: "media MEDIA", Run: func(c *call) error {
 		name, err := c.medium(p)
 		if err != nil {
 			return err
@@ -52,7 +52,7 @@ func mediaGet(p api.Property) *command {
 }
 
 func mediaSet(p api.Property) *command {
-	return &command{name: string(p), short: "set the default " + string(p), args: strings.ToUpper(string(p)) + " media MEDIA", run: func(c *call) error {
+	return &command{Name: string(p), Short: "set the default " + string(p), Args: strings.ToUpper(string(p)) + " media MEDIA", Run: func(c *call) error {
 		v, err := c.propertyValue(p)
 		if err != nil {
 			return err

@@ -9,7 +9,7 @@ import (
 )
 
 func monitorSet(c *call) error {
-	s, err := c.word("threshold")
+	s, err := c.Word("threshold")
 	if err != nil {
 		return err
 	}
@@ -17,7 +17,7 @@ func monitorSet(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.done(); err != nil {
+	if err := c.Done(); err != nil {
 		return err
 	}
 	return c.control().SetMonitor(c.ctx, n)

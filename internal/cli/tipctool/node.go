@@ -5,29 +5,30 @@ import (
 	"strings"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/grammar"
 	"midplane/internal/cli/ipjson"
 	"midplane/tipc"
 )
 
-var nodeCmd = &command{name: "node", short: "show peers, show or change the local node", sub: []*command{
-	{name: "list", short: "list other nodes", run: nodeList},
-	{name: "get", short: "show a setting of the local node", sub: []*command{
-		{name: "address", short: "show the 32-bit address", run: nodeGetAddress},
-		{name: "identity", short: "show the 128-bit identity", run: nodeGetIdentity},
-		{name: "netid", short: "show the cluster's network id", run: nodeGetNetID},
-		{name: "clusterid", short: "the same as netid", run: nodeGetNetID},
+var nodeCmd = &command{Name: "node", Short: "show peers, show or change the local node", Sub: []*command{
+	{Name: "list", Short: "list other nodes", Run: nodeList},
+	{Name: "get", Short: "show a setting of the local node", Sub: []*command{
+		{Name: "address", Short: "show the 32-bit address", Run: nodeGetAddress},
+		{Name: "identity", Short: "show the 128-bit identity", Run: nodeGetIdentity},
+		{Name: "netid", Short: "show the cluster's network id", Run: nodeGetNetID},
+		{Name: "clusterid", Short: "the same as netid", Run: nodeGetNetID},
 	}},
-	{name: "set", short: "change a setting of the local node", sub: []*command{
-		{name: "address", short: "set a legacy address, before any bearer is enabled", args: "Z.C.N", run: nodeSetAddress},
-		{name: "identity", short: "set the 128-bit identity, before any bearer is enabled", args: "NODEID",
-			long: "NODEID is up to 16 characters of A-Z a-z 0-9 - _ . : @, or up to 32 hexadecimal digits.", run: nodeSetIdentity},
-		{name: "netid", short: "set the cluster's network id, before any bearer is enabled", args: "NETID", run: nodeSetNetID},
-		{name: "clusterid", short: "the same as netid", args: "NETID", run: nodeSetNetID},
-		{name: "key", short: "set an encryption key", args: "KEY [algname ALGNAME] [master | nodeid NODEID] [rekeying MINUTES]\n       or: key rekeying { MINUTES | now }",
-			long: "KEY is 20, 28 or 36 octets, as characters or as 0x and hexadecimal digits: the key and 4 octets of salt.", run: nodeSetKey},
+	{Name: "set", Short: "change a setting of the local node", Sub: []*command{
+		{Name: "address", Short: "set a legacy address, before any bearer is enabled", Args: "Z.C.N", Run: nodeSetAddress},
+		{Name: "identity", Short: "set the 128-bit identity, before any bearer is enabled", Args: "NODEID",
+			Long: "NODEID is up to 16 characters of A-Z a-z 0-9 - _ . : @, or up to 32 hexadecimal digits.", Run: nodeSetIdentity},
+		{Name: "netid", Short: "set the cluster's network id, before any bearer is enabled", Args: "NETID", Run: nodeSetNetID},
+		{Name: "clusterid", Short: "the same as netid", Args: "NETID", Run: nodeSetNetID},
+		{Name: "key", Short: "set an encryption key", Args: "KEY [algname ALGNAME] [master | nodeid NODEID] [rekeying MINUTES]\n       or: key rekeying { MINUTES | now }",
+			Long: "KEY is 20, 28 or 36 octets, as characters or as 0x and hexadecimal digits: the key and 4 octets of salt.", Run: nodeSetKey},
 	}},
-	{name: "flush", short: "forget settings of the local node", sub: []*command{
-		{name: "key", short: "forget all encryption keys", run: nodeFlushKeys},
+	{Name: "flush", Short: "forget settings of the local node", Sub: []*command{
+		{Name: "key", Short: "forget all encryption keys", Run: nodeFlushKeys},
 	}},
 }}
 
@@ -103,7 +104,7 @@ func nodeSetAddress(c *call) error {
 	}
 	a, err := tipc.ParseNodeAddr(s)
 	if err != nil || !strings.Contains(s, ".") || a == 0 {
-		return c.usagef("address %q: want Z.C.N, where Z is 0 to 255, C and N are 0 to 4095, and not all are 0", s)
+		return c.Wrongf("address %q: want Z.C.N, where Z is 0 to 255, C and N are 0 to 4095, and not all are 0", s)
 	}
 	return c.control().SetNode(c.ctx, api.NodeSet{Address: &a})
 }
@@ -130,11 +131,11 @@ func nodeSetNetID(c *call) error {
 
 // only takes the one argument that there must be.
 func (c *call) only(what string) (string, error) {
-	s, err := c.word(what)
+	s, err := c.Word(what)
 	if err != nil {
 		return "", err
 	}
-	return s, c.done()
+	return s, c.Done()
 }
 
 // onlyIdentity is only for an identity.
@@ -144,7 +145,7 @@ func (c *call) onlyIdentity() (id tipc.NodeID, err error) {
 		return id, err
 	}
 	if id, err = tipc.ParseNodeID(s); err != nil {
-		return id, c.usagef("%v", err)
+		return id, c.Wrongf("%v", err)
 	}
 	return id, nil
 }
@@ -152,16 +153,16 @@ func (c *call) onlyIdentity() (id tipc.NodeID, err error) {
 func nodeSetKey(c *call) error {
 	alg, node, master, rekeying := keyval("algname"), keyval("nodeid"), key("master"), keyval("rekeying")
 	opts := []*option{alg, node, master, rekeying}
-	if len(c.args) == 0 {
-		return c.usagef("missing key")
+	if len(c.Args) == 0 {
+		return c.Wrongf("missing key")
 	}
 	var set api.KeySet
-	if lookup(opts, c.args[0], func(o *option) string { return o.key }) == nil {
-		k, err := parseKey(c.args[0])
+	if grammar.Lookup(opts, c.Args[0], (*option).names) == nil {
+		k, err := parseKey(c.Args[0])
 		if err != nil {
-			return c.usagef("%v", err)
+			return c.Wrongf("%v", err)
 		}
-		set.Key, c.args = k, c.args[1:]
+		set.Key, c.Args = k, c.Args[1:]
 	}
 	if err := c.options(opts...); err != nil {
 		return err
@@ -173,11 +174,11 @@ func nodeSetKey(c *call) error {
 	set.Master = master.set
 	if node.set {
 		if master.set {
-			return c.usagef("a key of one node cannot be the master key")
+			return c.Wrongf("a key of one node cannot be the master key")
 		}
 		id, err := tipc.ParseNodeID(node.val)
 		if err != nil {
-			return c.usagef("nodeid: %v", err)
+			return c.Wrongf("nodeid: %v", err)
 		}
 		set.Node = &id
 	}
@@ -193,7 +194,7 @@ func nodeSetKey(c *call) error {
 		}
 	}
 	if set.Key == nil && !rekeying.set {
-		return c.usagef("missing key")
+		return c.Wrongf("missing key")
 	}
 	return c.control().SetKey(c.ctx, set)
 }
@@ -213,11 +214,11 @@ func parseKey(s string) ([]byte, error) {
 	case 20, 28, 36:
 		return k, nil
 	}
-	return nil, &usageError{"key: want 20, 28 or 36 octets (16, 24 or 32 of key and 4 of salt)", ""}
+	return nil, &grammar.UsageError{Text: "key: want 20, 28 or 36 octets (16, 24 or 32 of key and 4 of salt)"}
 }
 
 func nodeFlushKeys(c *call) error {
-	if err := c.done(); err != nil {
+	if err := c.Done(); err != nil {
 		return err
 	}
 	return c.control().FlushKeys(c.ctx)

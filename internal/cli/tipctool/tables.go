@@ -6,16 +6,16 @@ import (
 	"midplane/tipc"
 )
 
-var root = &command{short: "Shows and changes a TIPC node", long: `Two more commands explain themselves with --help: pipe connects standard input and output to a service,
-subscribe TYPE[:LOWER:UPPER] reports bindings as they come and go.`, sub: []*command{
+var root = &command{Args: "[-h] [-j] [-p] [--control PATH]", Options: optionsText, Short: "Shows and changes a TIPC node", Long: `Two more commands explain themselves with --help: pipe connects standard input and output to a service,
+subscribe TYPE[:LOWER:UPPER] reports bindings as they come and go.`, Sub: []*command{
 	bearerCmd, linkCmd, mediaCmd,
-	{name: "nametable", short: "show the name table", sub: []*command{{name: "show", short: "show the name table", run: nametableShow}}},
+	{Name: "nametable", Short: "show the name table", Sub: []*command{{Name: "show", Short: "show the name table", Run: nametableShow}}},
 	nodeCmd,
-	{name: "peer", short: "manage other nodes", sub: []*command{{name: "remove", short: "forget a node that is down", sub: []*command{
-		{name: "address", short: "by its address", args: "{ Z.C.N | HASH }", run: peerRemoveAddress},
-		{name: "identity", short: "by its identity", args: "NODEID", run: peerRemoveIdentity},
+	{Name: "peer", Short: "manage other nodes", Sub: []*command{{Name: "remove", Short: "forget a node that is down", Sub: []*command{
+		{Name: "address", Short: "by its address", Args: "{ Z.C.N | HASH }", Run: peerRemoveAddress},
+		{Name: "identity", Short: "by its identity", Args: "NODEID", Run: peerRemoveIdentity},
 	}}}},
-	{name: "socket", short: "show sockets", sub: []*command{{name: "list", short: "list the sockets of this node", run: socketList}}},
+	{Name: "socket", Short: "show sockets", Sub: []*command{{Name: "list", Short: "list the sockets of this node", Run: socketList}}},
 }}
 
 func nametableShow(c *call) error {
@@ -58,7 +58,7 @@ func peerRemoveAddress(c *call) error {
 	}
 	a, err := tipc.ParseNodeAddr(s)
 	if err != nil || a == 0 {
-		return c.usagef("address %q: want Z.C.N, or the hash that node list shows", s)
+		return c.Wrongf("address %q: want Z.C.N, or the hash that node list shows", s)
 	}
 	return c.control().RemovePeer(c.ctx, api.PeerRemove{Address: &a})
 }

@@ -9,23 +9,16 @@ package tipctool
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/grammar"
 	"midplane/internal/cli/ipjson"
-)
-
-// Exit codes.
-const (
-	ExitOK     = 0
-	ExitFailed = 1 // the node refused, or output could not be written
-	ExitUsage  = 2 // the command line is wrong
-	ExitNoNode = 3 // nothing answers at the control socket
 )
 
 // Tool is one invocation's surroundings.
@@ -39,61 +32,36 @@ type Tool struct {
 
 // Run carries out one command line, without the command's own name, and returns the exit code.
 func (t *Tool) Run(ctx context.Context, args []string) int {
-	c := &call{ctx: ctx, tool: t, path: t.Control, words: t.Name}
-	rest, err := c.globalOptions(args)
+	c := &call{ctx: ctx, tool: t, path: t.Control}
+	c.Words = t.Name
+	o := grammar.Options{
+		Long:  []string{"help", "json", "pretty", "control"},
+		Value: map[string]func(string) error{"control": func(s string) error { c.path = s; return nil }},
+		Flag:  c.flag,
+	}
+	rest, err := o.Take(args)
 	if err == nil {
-		c.args = rest
-		err = c.dispatch(root)
+		c.Args = slices.DeleteFunc(rest, func(a string) bool { return a == "--" })
+		c.w.Pretty = c.pretty
+		err = c.Dispatch(root, c, &c.text, t.Stderr)
 	}
 	if err == nil {
 		err = c.flush()
 	}
-	if err == nil {
-		return ExitOK
-	}
-	var usage *usageError
-	var absent *api.NoDaemonError
-	switch {
-	case errors.As(err, &usage):
-		fmt.Fprintf(t.Stderr, "error: %s\n", usage.text)
-		if usage.usage != "" {
-			fmt.Fprintf(t.Stderr, "usage: %s\n", usage.usage)
-		}
-		return ExitUsage
-	case errors.As(err, &absent):
-		fmt.Fprintf(t.Stderr, "error: %v\n", err)
-		return ExitNoNode
-	}
-	fmt.Fprintf(t.Stderr, "error: %v\n", err)
-	return ExitFailed
+	return grammar.Report(t.Stderr, err)
 }
 
 // call is one command under way.
 type call struct {
+	grammar.Line[*call]
 	ctx    context.Context
 	tool   *Tool
 	path   string
-	args   []string
-	cmd    *command
-	words  string // how cmd is called
-	help   bool
 	json   bool
 	pretty bool
 	node   api.Control
 	text   strings.Builder
 	w      ipjson.Writer
-}
-
-// usageError is a mistake in the command line.
-type usageError struct {
-	text  string
-	usage string // of the command, if one was recognised
-}
-
-func (e *usageError) Error() string { return e.text }
-
-func (c *call) usagef(format string, args ...any) error {
-	return &usageError{fmt.Sprintf(format, args...), c.cmd.usage(c.words)}
 }
 
 // control returns the node to ask.
@@ -120,112 +88,18 @@ func (c *call) flush() error {
 	return nil
 }
 
-// globalOptions takes out the options that may stand anywhere; "--" ends them.
-func (c *call) globalOptions(args []string) (rest []string, err error) {
-	for i := 0; i < len(args); i++ {
-		a := args[i]
-		switch {
-		case a == "--":
-			return append(rest, args[i+1:]...), nil
-		case strings.HasPrefix(a, "--"):
-			name, value, hasValue := strings.Cut(a[2:], "=")
-			var match string
-			for _, o := range []string{"help", "json", "pretty", "control"} {
-				if name != "" && strings.HasPrefix(o, name) {
-					match = o
-				}
-			}
-			if match == "control" {
-				if !hasValue {
-					if i++; i == len(args) {
-						return nil, &usageError{"--control needs a path", ""}
-					}
-					value = args[i]
-				}
-				c.path = value
-				continue
-			}
-			if match == "" || hasValue {
-				return nil, &usageError{"unknown option " + strconv.Quote(a), ""}
-			}
-			c.flag(match[0])
-		case len(a) > 1 && a[0] == '-':
-			for _, o := range []byte(a[1:]) {
-				if !c.flag(o) {
-					return nil, &usageError{"unknown option " + strconv.Quote("-"+string(rune(o))), ""}
-				}
-			}
-		default:
-			rest = append(rest, a)
-		}
-	}
-	return rest, nil
-}
-
-func (c *call) flag(o byte) bool {
-	switch o {
-	case 'h':
-		c.help = true
-	case 'j':
+func (c *call) flag(name string) bool {
+	switch name {
+	case "h", "help":
+		c.Asked = true
+	case "j", "json":
 		c.json = true
-	case 'p':
+	case "p", "pretty":
 		c.pretty = true
 	default:
 		return false
 	}
 	return true
-}
-
-// dispatch finds the command for the next word, or runs cmd if it has no further ones.
-func (c *call) dispatch(cmd *command) error {
-	c.cmd = cmd
-	if cmd.name != "" {
-		c.words += " " + cmd.name
-	}
-	if len(cmd.sub) == 0 {
-		if c.help {
-			c.printHelp(cmd)
-			return nil
-		}
-		c.w.Pretty = c.pretty
-		return cmd.run(c)
-	}
-	if len(c.args) == 0 {
-		if c.help {
-			c.printHelp(cmd)
-			return nil
-		}
-		fmt.Fprint(c.tool.Stderr, helpText(cmd, c.words))
-		return &usageError{"a command is missing", ""}
-	}
-	word := c.args[0]
-	sub := lookup(cmd.sub, word, func(s *command) string { return s.name })
-	if sub == nil {
-		if c.help {
-			c.printHelp(cmd)
-			return nil
-		}
-		return c.usagef("unknown or ambiguous command %q", word)
-	}
-	c.args = c.args[1:]
-	return c.dispatch(sub)
-}
-
-// lookup returns the only item whose name begins with word; a full match wins over longer names.
-func lookup[T any](items []*T, word string, name func(*T) string) *T {
-	var match *T
-	for _, it := range items {
-		switch n := name(it); {
-		case n == word:
-			return it
-		case !strings.HasPrefix(n, word):
-		case match != nil:
-			return nil
-		default:
-			match = it
-		}
-	}
-	return match
 }
 
 // option is a key word after the command, with a value or without.
@@ -236,21 +110,23 @@ type option struct {
 	val   string
 }
 
+func (o *option) names() []string { return []string{o.key} }
+
 // options parses the remaining arguments: key words in any order, each abbreviated or not.
 func (c *call) options(opts ...*option) error {
-	for len(c.args) > 0 {
-		word := c.args[0]
-		o := lookup(opts, word, func(o *option) string { return o.key })
+	for len(c.Args) > 0 {
+		word := c.Args[0]
+		o := grammar.Lookup(opts, word, (*option).names)
 		if o == nil {
-			return c.usagef("unknown or ambiguous option %q", word)
+			return c.Wrongf("unknown or ambiguous option %q", word)
 		}
-		c.args = c.args[1:]
+		c.Args = c.Args[1:]
 		o.set = true
 		if o.value {
-			if len(c.args) == 0 {
-				return c.usagef("%s needs a value", o.key)
+			if len(c.Args) == 0 {
+				return c.Wrongf("%s needs a value", o.key)
 			}
-			o.val, c.args = c.args[0], c.args[1:]
+			o.val, c.Args = c.Args[0], c.Args[1:]
 		}
 	}
 	return nil
@@ -259,28 +135,10 @@ func (c *call) options(opts ...*option) error {
 func keyval(key string) *option { return &option{key: key, value: true} }
 func key(key string) *option    { return &option{key: key} }
 
-// word takes the next argument.
-func (c *call) word(what string) (string, error) {
-	if len(c.args) == 0 {
-		return "", c.usagef("missing %s", what)
-	}
-	w := c.args[0]
-	c.args = c.args[1:]
-	return w, nil
-}
-
-// done refuses what is left over.
-func (c *call) done() error {
-	if len(c.args) > 0 {
-		return c.usagef("unexpected %q", c.args[0])
-	}
-	return nil
-}
-
 func (c *call) number(what, s string, max uint64) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || n > max {
-		return 0, c.usagef("%s %q: want a number from 0 to %d", what, s, max)
+		return 0, c.Wrongf("%s %q: want a number from 0 to %d", what, s, max)
 	}
 	return uint32(n), nil
 }
@@ -288,7 +146,7 @@ func (c *call) number(what, s string, max uint64) (uint32, error) {
 func (c *call) ip(what, s string) (netip.Addr, error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil {
-		return ip, c.usagef("%s %q: want an IPv4 or IPv6 address", what, s)
+		return ip, c.Wrongf("%s %q: want an IPv4 or IPv6 address", what, s)
 	}
 	return ip, nil
 }
@@ -299,14 +157,14 @@ func (c *call) port(o *option) (uint16, error) {
 	}
 	n, err := strconv.ParseUint(o.val, 10, 16)
 	if err != nil || n == 0 {
-		return 0, c.usagef("%s %q: want a UDP port from 1 to 65535", o.key, o.val)
+		return 0, c.Wrongf("%s %q: want a UDP port from 1 to 65535", o.key, o.val)
 	}
 	return uint16(n), nil
 }
 
 // ask puts one question to the node, for a command that takes no further words.
 func ask[T any](c *call, question func(api.Control, context.Context) (T, error)) (answer T, err error) {
-	if err := c.done(); err != nil {
+	if err := c.Done(); err != nil {
 		return answer, err
 	}
 	return question(c.control(), c.ctx)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"midplane/internal/api"
+	"midplane/internal/cli/grammar"
 	"midplane/tipc"
 )
 
@@ -284,10 +285,10 @@ func TestUsageErrors(t *testing.T) {
 		"node set key this_is_a_key16_salt master nodeid x":               "master",
 		"peer remove address x":                                           "want Z.C.N",
 		"-x":                                                              "unknown option",
-		"--control":                                                       "needs a path",
+		"--control":                                                       "--control needs a value",
 	} {
 		out, errs, code := run(strings.Fields(line)...)
-		if code != ExitUsage || out != "" || !strings.Contains(errs, want) {
+		if code != grammar.ExitUsage || out != "" || !strings.Contains(errs, want) {
 			t.Errorf("%q: exit %d, out %q, want %q in %q", line, code, out, want, errs)
 		}
 	}
@@ -299,14 +300,14 @@ func TestUsageErrors(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	f := &fixture{err: &api.Error{Code: api.Unsupported, Message: "encryption is not built in"}}
 	run := serve(t, f)
-	if _, errs, code := run("node", "flush", "key"); code != ExitFailed || !strings.Contains(errs, "encryption is not built in") {
+	if _, errs, code := run("node", "flush", "key"); code != grammar.ExitFailed || !strings.Contains(errs, "encryption is not built in") {
 		t.Errorf("refusal: exit %d, %q", code, errs)
 	}
 	absent := filepath.Join(t.TempDir(), "nobody")
-	if _, errs, code := run("node", "list", "--control", absent); code != ExitNoNode || !strings.Contains(errs, absent) {
+	if _, errs, code := run("node", "list", "--control", absent); code != grammar.ExitNoNode || !strings.Contains(errs, absent) {
 		t.Errorf("no node: exit %d, %q", code, errs)
 	}
-	if _, errs, code := run("link", "get", "window", "link", "nope"); code != ExitFailed || !strings.Contains(errs, "no link nope") {
+	if _, errs, code := run("link", "get", "window", "link", "nope"); code != grammar.ExitFailed || !strings.Contains(errs, "no link nope") {
 		t.Errorf("no such link: exit %d, %q", code, errs)
 	}
 }
@@ -330,14 +331,14 @@ func TestHelp(t *testing.T) {
 	// Each command explains itself.
 	var walk func(words []string, c *command)
 	walk = func(words []string, c *command) {
-		if c.name != "" && c.short == "" || (c.run == nil) == (len(c.sub) == 0) {
+		if c.Name != "" && c.Short == "" || (c.Run == nil) == (len(c.Sub) == 0) {
 			t.Errorf("%v: incomplete", words)
 		}
-		if out, _, code := run(append(words, "-h")...); code != 0 || !strings.Contains(out, c.short) {
+		if out, _, code := run(append(words, "-h")...); code != 0 || !strings.Contains(out, c.Short) {
 			t.Errorf("%v -h: exit %d, %q", words, code, out)
 		}
-		for _, s := range c.sub {
-			walk(append(words[:len(words):len(words)], s.name), s)
+		for _, s := range c.Sub {
+			walk(append(words[:len(words):len(words)], s.Name), s)
 		}
 	}
 	walk(nil, root)

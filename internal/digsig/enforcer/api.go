@@ -64,6 +64,8 @@ type Marked struct {
 	Place     string `json:"place"`
 	Namespace string `json:"namespace,omitempty"` // of mounts; empty: the enforcer's
 	Err       string `json:"err,omitempty"`
+
+	layers []string // of an overlay
 }
 
 // Stats are counters.

@@ -1,7 +1,6 @@
 package enforcer
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -136,8 +135,6 @@ func fill[T comparable](v *T, d T) {
 		*v = d
 	}
 }
-
-func (c *Config) encode() ([]byte, error) { return json.Marshal(c) }
 
 // files says how many descriptors a process of the enforcer may need.
 func (c *Config) files() uint64 { return uint64(c.Gate.MaxEntries + 2*c.Gate.MaxPending + 1024) }

@@ -26,8 +26,15 @@ const (
 
 // serve answers on the control socket, which the supervisor holds.
 func (w *worker) serve() {
-	f := os.NewFile(uintptr(w.control), "control")
+	// A descriptor of its own: an os.File closes its descriptor when it is collected, and this one goes on to others.
+	fd, err := unix.FcntlInt(uintptr(w.control), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		w.say("control socket: %v", err)
+		return
+	}
+	f := os.NewFile(uintptr(fd), "control")
 	l, err := net.FileListener(f)
+	f.Close()
 	if err != nil {
 		w.say("control socket: %v", err)
 		return

@@ -11,6 +11,9 @@
 // systemd's descriptor store; without systemd the worker starts one. Only when both are killed in the same moment, and
 // there is no systemd, does the kernel open the gate; Status says so.
 //
+// An orderly end opens the gate, and so does systemctl restart, from the end of the one until the next is ready: systemd
+// could start no program while nobody answers. Who upgrades and must not have that window reboots.
+//
 // # What never happens
 //
 // The worker's own opens, and the supervisor's, are allowed at once by the thread that reads events, and that thread opens

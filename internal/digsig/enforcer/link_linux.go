@@ -22,6 +22,7 @@ const (
 	msgDrop  = 'D' // a token: drop it
 	msgText  = 'L' // a text for the supervisor's log
 	msgStop  = 'S' // end, somebody asked for it
+	msgMode  = 'M' // the mode that somebody set, for the worker that comes next
 )
 
 // maxMessage bounds a message.

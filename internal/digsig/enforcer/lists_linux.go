@@ -158,6 +158,9 @@ func (w *worker) command(mode string) error {
 	if w.glass != "" && mode != "" {
 		return fmt.Errorf("the kernel's command line says midplane.digsig=%s", w.glass)
 	}
+	if err := w.send(msgMode, []byte(mode)); err != nil {
+		return fmt.Errorf("the supervisor, which is to remember it, does not listen: %w", err)
+	}
 	w.inform(func(r *report) { r.command = mode })
 	w.mu.Lock()
 	w.setMode(w.judge.Load())

@@ -59,6 +59,7 @@ func Main() {
 type begin struct {
 	Config     Config
 	Mode       string // of the kernel's command line
+	Command    string // mode that somebody set; empty: none
 	Supervisor Supervisor
 	PID        int  // of the worker, for a new supervisor
 	First      bool // nothing was enforced before

@@ -112,7 +112,7 @@ func (m *marker) scan(pid, namespace string) error {
 		if old, ok := m.done[k]; ok && old.Err == "" {
 			continue
 		}
-		one := Marked{Mount: mt.Point, Dev: mt.Dev, Type: mt.Type, Namespace: namespace}
+		one := Marked{Mount: mt.Point, Dev: mt.Dev, Type: mt.Type, Namespace: namespace, layers: mt.Layers()}
 		path := mt.Point
 		if namespace != "" {
 			path = "/proc/" + pid + "/root" + mt.Point
@@ -209,6 +209,9 @@ func (m *marker) others() {
 func (m *marker) publish() {
 	all := make([]Marked, 0, len(m.done))
 	for _, one := range m.done {
+		if one.Err == "" {
+			one.Err = m.unseen(one.layers)
+		}
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b Marked) int {
@@ -218,6 +221,17 @@ func (m *marker) publish() {
 		return strings.Compare(a.Mount, b.Mount)
 	})
 	m.w.marks.Store(&all)
+}
+
+// unseen says which layer of an overlay is on no file system that is watched: what is executed from it is not seen.
+func (m *marker) unseen(layers []string) string {
+	for _, dir := range layers {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) != nil || !m.marked(fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))) {
+			return "its layer " + dir + " is on no file system that is watched"
+		}
+	}
+	return ""
 }
 
 // watchMounts marks what is mounted later: in this mount namespace as soon as the kernel tells, in others within

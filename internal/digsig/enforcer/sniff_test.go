@@ -99,9 +99,3 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
-
-func TestPatterns(t *testing.T) {
-	if !matches([]string{"*.py", "/etc/x"}, "/a/b.py") || matches([]string{"*.py"}, "/a/b.pyc") || matches(nil, "/a") {
-		t.Error("patterns")
-	}
-}

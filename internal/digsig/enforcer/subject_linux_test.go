@@ -83,3 +83,9 @@ func TestCallOf(t *testing.T) {
 		t.Errorf("%x, %v", base, ok)
 	}
 }
+
+func TestPatterns(t *testing.T) {
+	if !matches([]string{"*.py", "/etc/x"}, "/a/b.py") || matches([]string{"*.py"}, "/a/b.pyc") || matches(nil, "/a") {
+		t.Error("patterns")
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ import (
 type supervisor struct {
 	cfg     Config
 	mode    string // of the kernel's command line
+	command string // mode that somebody set
 	log     *slog.Logger
 	groups  [2]*fanotify.Group
 	control int
@@ -66,6 +68,8 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Logger.Warn("bounds", "err", warning)
 	}
 	time.Local = time.UTC // see Main
+	// Who reads the log may be gone; that must not end the supervisor.
+	signal.Ignore(syscall.SIGPIPE)
 	s := &supervisor{cfg: cfg, mode: glass, log: cfg.Logger, held: map[uint64]int{}, buf: make([]byte, maxMessage), notify: newNotifier()}
 	s.info = Supervisor{PID: os.Getpid(), Guardian: "worker"}
 	found := s.notify.inherited()
@@ -190,7 +194,7 @@ func (s *supervisor) spawn(first bool) error {
 		return err
 	}
 	defer end.Close()
-	b, err := json.Marshal(begin{Config: s.cfg, Mode: s.mode, Supervisor: s.info, First: first})
+	b, err := json.Marshal(begin{Config: s.cfg, Mode: s.mode, Command: s.command, Supervisor: s.info, First: first})
 	if err == nil {
 		err = l.send(msgBegin, b, -1)
 	}
@@ -270,6 +274,8 @@ func (s *supervisor) take(kind byte, body []byte, fd int) {
 		s.notify.ready()
 	case msgFail:
 		s.why = string(body)
+	case msgMode:
+		s.command = string(body)
 	case msgText:
 		s.log.Info(string(body))
 	case msgHold:
@@ -321,6 +327,7 @@ func (s *supervisor) bury() error {
 
 // gone waits a little for the worker's end.
 func (s *supervisor) gone() bool {
+	s.notify.alive()
 	p := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}}
 	n, _ := unix.Poll(p, 20)
 	return n > 0
@@ -355,8 +362,10 @@ func (s *supervisor) flush() (denied int) {
 	}
 	limit := filesLimit()
 	for _, g := range s.groups {
+		s.notify.alive() // a million numbers take a slow machine seconds
 		denied += g.DenyAll(limit)
 	}
+	s.notify.alive()
 	return denied
 }
 
@@ -377,6 +386,7 @@ func (s *supervisor) forget() int {
 // end ends the worker: its questions are allowed when the groups are closed.
 func (s *supervisor) end() {
 	s.notify.stopping()
+	s.notify.release("digsig-local", "digsig-foreign", "digsig-control") // while the worker still answers
 	if s.pid == 0 {
 		return
 	}
@@ -392,13 +402,15 @@ func (s *supervisor) end() {
 
 // adoptMain is a supervisor that a worker has started because the one before was killed.
 func adoptMain() error {
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
 	l, groups, control, b, err := inherit()
 	if err != nil {
 		return err
 	}
-	pidfd, err := unix.PidfdOpen(b.PID, 0)
-	if err != nil {
-		return os.NewSyscallError("pidfd_open", err)
+	pid := b.PID
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil { // the worker was killed too, just now
+		pid = 0
 	}
 	cfg, err := b.Config.withDefaults()
 	if err != nil {
@@ -406,9 +418,12 @@ func adoptMain() error {
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	now := time.Now()
-	s := &supervisor{cfg: cfg, mode: b.Mode, log: cfg.Logger, groups: groups, control: control, notify: &notifier{}, link: l, pid: b.PID, pidfd: pidfd,
+	s := &supervisor{cfg: cfg, mode: b.Mode, command: b.Command, log: cfg.Logger, groups: groups, control: control, notify: &notifier{}, link: l, pid: pid, pidfd: pidfd,
 		held: map[uint64]int{}, started: now, beat: now, ready: true, info: b.Supervisor, buf: make([]byte, maxMessage)}
 	s.info.PID = os.Getpid()
 	s.log.Warn("a new supervisor: the one before was killed", "worker", b.PID)
+	if pid == 0 {
+		s.forget()
+	}
 	return s.run(context.Background(), false)
 }

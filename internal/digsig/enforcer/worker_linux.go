@@ -126,7 +126,7 @@ func workerMain() error {
 		reading: make(chan struct{}, 64), subjects: make(chan struct{}, 4),
 	}
 	w.boss.Store(int32(b.Supervisor.PID))
-	w.info.Store(&report{supervisor: b.Supervisor})
+	w.info.Store(&report{supervisor: b.Supervisor, command: b.Command})
 	w.marks.Store(&[]Marked{})
 	if err := w.run(); err != nil {
 		_ = l.send(msgFail, []byte(err.Error()), -1)
@@ -310,7 +310,7 @@ func (w *worker) newSupervisor(old link) error {
 	}
 	defer end.Close()
 	info := w.info.Load()
-	b, err := json.Marshal(begin{Config: w.cfg, Mode: w.glass, Supervisor: info.supervisor, PID: int(w.pid)})
+	b, err := json.Marshal(begin{Config: w.cfg, Mode: w.glass, Command: info.command, Supervisor: info.supervisor, PID: int(w.pid)})
 	if err == nil {
 		err = l.send(msgBegin, b, -1)
 	}

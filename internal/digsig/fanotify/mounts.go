@@ -57,6 +57,28 @@ func unescape(s string) string {
 	return b.String()
 }
 
+// Layers returns the directories that an overlay is made of, as its mount options name them: they are paths of where it
+// was mounted.
+func (m *Mount) Layers() (dirs []string) {
+	if m.Type != "overlay" {
+		return nil
+	}
+	for o := range strings.SplitSeq(m.Super, ",") {
+		name, value, _ := strings.Cut(o, "=")
+		switch name {
+		case "lowerdir":
+			for d := range strings.SplitSeq(value, ":") {
+				if d != "" {
+					dirs = append(dirs, unescape(d))
+				}
+			}
+		case "lowerdir+", "datadir+", "upperdir":
+			dirs = append(dirs, unescape(value))
+		}
+	}
+	return dirs
+}
+
 // places are the types that are not Local. A type that nobody thought of is, so that it is marked or reported.
 var places = map[string]Place{
 	// Interfaces of the kernel: nothing can be stored in them.

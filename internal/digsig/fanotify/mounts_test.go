@@ -26,6 +26,16 @@ func TestParseMounts(t *testing.T) {
 	}
 }
 
+func TestLayers(t *testing.T) {
+	m := Mount{Type: "overlay", Super: `rw,lowerdir=/a\040b:/c,upperdir=/u,workdir=/w,redirect_dir=on`}
+	if got := m.Layers(); len(got) != 3 || got[0] != "/a b" || got[1] != "/c" || got[2] != "/u" {
+		t.Errorf("%q", got)
+	}
+	if m.Type = "ext4"; m.Layers() != nil {
+		t.Error("layers of ext4")
+	}
+}
+
 func TestPlaceOf(t *testing.T) {
 	for kind, want := range map[string]Place{
 		"ext4": Local, "tmpfs": Local, "squashfs": Local, "btrfs": Local, "something new": Local, "overlay": Skip, "proc": Skip, "devtmpfs": ExecOnly,

@@ -16,29 +16,28 @@ import (
 	"testing"
 )
 
-// built is the helper, built once.
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
+// buildHelper builds it once.
+var buildHelper = sync.OnceValues(func() (string, error) {
+	var err error
+	if helperDir, err = os.MkdirTemp("", "mph"); err != nil {
+		return "", err
+	}
+	path := filepath.Join(helperDir, helperName)
+	cmd := exec.Command("go", "build", "-o", path, "midplane/cmd/midplane-pkcs11")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
 
 func realHelper(t *testing.T) string {
 	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "mph"); built.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, helperName), "midplane/cmd/midplane-pkcs11")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	path, err := buildHelper()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return filepath.Join(built.dir, helperName)
+	return path
 }
 
 // softHSM makes a store of tokens that this test alone has, with the tokens that are named; PIN 1234.

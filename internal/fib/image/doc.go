@@ -14,7 +14,8 @@
 //
 // A root has the default route, and refers to a block or tells of a direct table: 2^12 or 2^18 slots, indexed by the first
 // bits of the address. A slot (32 bits) is empty, or a next-hop id, or refers to a block; in a direct table of 12 bits it
-// may refer to another such table, for the 12 bits after. A block decides on the next six bits of the address:
+// may refer to another such table, for the 12 bits after (of IPv6, where many routes are). A block decides on the next six
+// bits of the address:
 //
 //	word 0        vec: bit e is set if entry e has a child
 //	word 1        leafvec: bit e is set if entry e has no child, and another leaf than the entry without child before it
@@ -22,6 +23,19 @@
 //	then          leaves, 16 bits each (32 if the block is wide): next-hop ids, 0 for nothing
 //	then          child slots, 32 bits each
 //	then          what only the writer reads: which prefixes end in this block, and the values of those that no leaf shows
+//
+// Of IPv6, whose prefixes have long stretches without branches between /24 and /48, blocks from the 24th bit on are double
+// ones, which decide on twelve bits. Their 4,096 entries are in runs with the same slot; a part is 64 entries:
+//
+//	word 0        vec: bit p is set if some run begins in part p
+//	word 1        def; how many prefixes end in the block; a flag
+//	then          a pair of words for each part with a bit in vec: bit e is set if a run begins at entry e; and where the
+//	              slots of these runs begin: octets from the block on, less four, 16 bits
+//	then          slots, 32 bits each, of all runs: next-hop ids, or of blocks
+//	then          what only the writer reads: the prefixes that end in the block, in order, with their next hops
+//
+// A part in which no run begins has the last one of the part before it that has a pair; so there is nothing to decide but
+// where a run ends, which is counting, and a double block takes as many memory accesses as a block, for twice the bits.
 //
 // Leaves and children are found by counting the bits before the entry, as in Poptrie (Asai and Ohara, SIGCOMM 2015). Two
 // things differ from it. A next hop that is inherited from above is not pushed into the leaves below: a walk remembers

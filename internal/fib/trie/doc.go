@@ -4,6 +4,10 @@
 // A [Tree] is one family of one FIB. The image is the only copy of its routes: blocks hold the exact prefixes beside the
 // leaves that readers see, and the writer decodes a block, changes it, and encodes it anew.
 //
+// Double blocks (those of IPv6 from the 24th bit on) have the list of their prefixes, and of the rest only what readers
+// need. A change makes the runs anew that the prefix or child covers and copies what is around them, so that it costs the
+// copying of one block, however large: 4,096 runs and 8,190 prefixes at most, 42 KiB, or 74 with next hops above 65,535.
+//
 // A tree with a direct table of 2^D slots keeps the prefixes of D bits and less in a small tree of their own, the top,
 // of blocks that no reader visits; what they say is pushed into the slots of the table, and into the defs of the blocks
 // that slots refer to. All longer prefixes are in blocks below the slots. An insert or a delete of a longer prefix

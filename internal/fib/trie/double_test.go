@@ -155,3 +155,36 @@ func (w *world) slotOf(k Key, depth uint) uint32 {
 	}
 	return p.r.load(w.m)
 }
+
+// BenchmarkFullestDoubleBlock changes the largest block that there can be, with next hops of 16 bits and of more; and a
+// prefix that half of all children that a block can have get from above.
+func BenchmarkFullestDoubleBlock(b *testing.B) {
+	place := Key{Hi: 0x20010d << 40}
+	change := func(w *world, n uint, big uint32) func(b *testing.B) {
+		return func(b *testing.B) {
+			for nh := uint32(0); b.Loop(); nh++ {
+				if _, err := w.tree.Insert(place, n, big+1+nh%500); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	children := func(w *world) {
+		for e := range uint64(1 << image.DoubleStride) {
+			w.insert(Key{Hi: place.Hi | e<<28 | 1<<20}, 48, 7)
+		}
+	}
+	for _, big := range []uint32{0, 1 << 20} {
+		w := newWorld(b, 1, 1<<20)
+		for l := uint(1); l <= image.DoubleStride; l++ {
+			for e := range uint64(1) << l {
+				w.insert(Key{Hi: place.Hi | e<<(40-l)}, 24+l, uint32(e%500)+1+big)
+			}
+		}
+		children(w)
+		b.Run(fmt.Sprintf("hops from %d", big+1), change(w, 36, big))
+	}
+	w := newWorld(b, 1, 1<<20)
+	children(w)
+	b.Run("above children", change(w, 25, 0))
+}

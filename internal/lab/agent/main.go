@@ -19,7 +19,15 @@ func main() {
 		}
 		return
 	}
+	failed := proc()
+	if param := kernelParameters(); param["lab.root"] != "" {
+		fmt.Fprintln(os.Stderr, "lab agent:", switchRoot(param))
+		powerOff()
+	}
 	report := setup()
+	if failed != nil {
+		report = "mount /proc: " + failed.Error() + "\n" + report
+	}
 	reap(report)
 	powerOff()
 }

@@ -25,7 +25,6 @@ func setup() string {
 		note("mkdir "+target, os.MkdirAll(target, 0o755))
 		note("mount "+fs+" on "+target, syscall.Mount(source, target, fs, flags, data))
 	}
-	mount("none", "/proc", "proc", 0, "")
 	param := kernelParameters()
 	modules, _ := filepath.Glob("/mods/*.ko")
 	for _, m := range modules {
@@ -73,6 +72,14 @@ func setup() string {
 	note("chdir", syscall.Chdir("/"))
 	note("loopback up", interfaceUp("lo"))
 	return strings.Join(bad, "\n")
+}
+
+// proc mounts /proc, where the kernel's command line is.
+func proc() error {
+	if err := os.MkdirAll("/proc", 0o755); err != nil {
+		return err
+	}
+	return syscall.Mount("none", "/proc", "proc", 0, "")
 }
 
 // virtual says whether the guest is a virtual machine rather than a User-Mode Linux.

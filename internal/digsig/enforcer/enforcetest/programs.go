@@ -251,6 +251,10 @@ char*b=strrchr(f,'/')+1;int k=strncmp(b,"good",4)?3:0;char*a[]={f,0};
 volatile int e=0;pid_t q=vfork();if(!q){execve(f,a,environ);e=errno;_exit(99);}
 int s;waitpid(q,&s,0);__sync_fetch_and_add(&c[k+(e==1?1:e||s?2:0)],1);if(e&&e!=1)c[8]=e;}_exit(0);}
 while(wait(0)>0);printf("%d %d %d %d %d %d errno %d\n",c[0],c[1],c[2],c[3],c[4],c[5],c[8]);return 0;}`
+	// Sandbox mounts a tmpfs at its argument and stays.
+	Sandbox = `#include <sys/mount.h>
+#include <unistd.h>
+int main(int n,char**v){if(mount("x",v[1],"tmpfs",0,""))return 1;for(;;)pause();}`
 	// BinfmtF registers its argument as a handler that the kernel opens at once, in a user namespace of its own.
 	BinfmtF = `#define _GNU_SOURCE
 #include <sched.h>

@@ -151,6 +151,10 @@ func (b *box) do(o Op) error {
 	}
 	switch o.Verb {
 	case AddSpace:
+		if l, half := b.Spaces[o.Space]["lo"]; half {
+			l.Up = true
+			b.Spaces[o.Space]["lo"] = l
+		}
 		if b.Spaces[o.Space] == nil {
 			b.Spaces[o.Space] = map[string]Link{"lo": {Kind: "loopback", Up: true, Loopback: true}}
 			b.Settings[Path{o.Space, "net/ipv4/conf/all/forwarding"}], b.Settings[Path{o.Space, "net/ipv6/conf/all/forwarding"}] = "0", "0"

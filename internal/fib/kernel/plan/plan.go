@@ -195,7 +195,8 @@ func (m *maker) open() {
 		if !m.spaces[s] {
 			m.before.Spaces = append(m.before.Spaces, s)
 		}
-		if _, there := m.k.Spaces[s]; !there {
+		// Its loopback comes up last: without, its making was cut short.
+		if links, there := m.k.Spaces[s]; !there || !links["lo"].Up {
 			m.do(Op{Verb: AddSpace, Space: s})
 		}
 	}

@@ -166,3 +166,16 @@ func TestOpsHaveWords(t *testing.T) {
 		}
 	}
 }
+
+// A namespace whose making was cut short is finished.
+func TestHalfASpace(t *testing.T) {
+	b := newBox()
+	b.Spaces["blue"] = map[string]Link{"lo": {Kind: "loopback", Loopback: true}}
+	fibs := []FIB{{ID: 10, Name: "blue", Backend: Netns}}
+	h := &host{box: b}
+	h.save(Record{FIBs: fibs, Spaces: []string{"blue"}})
+	h.converge(t, fibs, -1, false)
+	if l := b.Spaces["blue"]["lo"]; !l.Up {
+		t.Errorf("%+v", l)
+	}
+}
