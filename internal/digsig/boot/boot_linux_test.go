@@ -175,6 +175,7 @@ func (g *guest) rebooted() {
 	}
 	g.vm.Boot()
 	g.row("boots again to a shell", "done", "done")
+	g.until("multi-user again", "systemctl is-active -q multi-user.target")
 	g.enforced("after a reboot")
 	g.does("what was installed still runs", "hello", "Hello")
 	g.does("the log goes on", "midplane digsig audit verify", "whole")
