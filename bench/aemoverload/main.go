@@ -33,6 +33,7 @@ var (
 	quick  = flag.Bool("quick", false, "the most important cells, two short rounds: to see that it runs, not for numbers")
 	full   = flag.Bool("full", false, "every load in every scenario, with and without garbage")
 	only   = flag.String("only", "", "comma-separated servers; empty: all")
+	live   = flag.Int("live", 16, "MB that the garbage keeps alive, 1 or more")
 	plot   = flag.String("plot", "overload.svg", "where the plot of latency over load goes; empty: nowhere")
 
 	roleServer = flag.String("server", "", "run as this server (internal)")
@@ -83,6 +84,9 @@ func main() {
 	flag.Parse()
 	spinPerMicrosecond = *spin
 	var err error
+	if *roleServer == "" {
+		os.Setenv(liveVar, strconv.Itoa(*live))
+	}
 	switch {
 	case *roleServer != "":
 		err = runServer(*roleServer, *churn)

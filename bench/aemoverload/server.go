@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,9 @@ var servers = []server{
 	{"aem/epoll", "aem's loop on epoll", serveLoop("epoll")},
 	{"aem/uring", "aem's loop on io_uring", serveLoop("io_uring")},
 }
+
+// liveVar tells servers how many MB the garbage keeps alive.
+const liveVar = "AEMOVERLOAD_LIVE_MB"
 
 func runServer(name string, churn bool) error {
 	for _, s := range servers {
@@ -53,9 +57,10 @@ type node struct {
 
 var kept atomic.Pointer[[]*node]
 
-// churnMemory keeps the garbage collector busy: about 60 MB/s, in small objects with pointers, of which 1 MB lives.
+// churnMemory keeps the garbage collector busy: about 60 MB/s, in small objects with pointers, of which -live MB live.
 func churnMemory() {
-	live := make([]*node, 256)
+	mb, _ := strconv.Atoi(os.Getenv(liveVar))
+	live := make([]*node, 256*max(mb, 1)) // chains of 64 nodes of 64 octets
 	kept.Store(&live)
 	for i := 0; ; i++ {
 		for j := range 16 {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"slices"
 	"sync/atomic"
 	"text/tabwriter"
@@ -31,6 +32,7 @@ import (
 var (
 	rounds = flag.Int("rounds", 5, "rounds; medians are reported")
 	run    = flag.Duration("run", 4*time.Second, "time of one run")
+	live   = flag.Int("live", 16, "MB that the garbage keeps alive, 1 or more")
 	quick  = flag.Bool("quick", false, "short: to see that it runs, not for numbers")
 
 	role = flag.String("role", "", "run as this set-up, or as the stamper (internal)")
@@ -69,11 +71,15 @@ type result struct {
 
 const goal = 200 * time.Microsecond
 
+// liveVar tells the processes that are measured how many MB the garbage keeps alive.
+const liveVar = "AEMWAKE_LIVE_MB"
+
 func main() {
 	flag.Parse()
 	var err error
 	switch *role {
 	case "":
+		os.Setenv(liveVar, strconv.Itoa(*live))
 		err = all()
 	case "stamper":
 		var w io.Writer = os.Stdout
@@ -120,7 +126,7 @@ func all() error {
 		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
-	fmt.Printf("%s, %d processors, load average %.4s; %d rounds of %v\n\n", runtime.Version(), runtime.NumCPU(), load, *rounds, *run)
+	fmt.Printf("%s, %d processors, load average %.4s; %d rounds of %v; garbage keeps %d MB alive\n\n", runtime.Version(), runtime.NumCPU(), load, *rounds, *run, *live)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "wake-up, us\tp50\tp99\tp99.9\tmost\tgoal")
 	for _, s := range setups {
@@ -198,9 +204,10 @@ type node struct {
 
 var kept atomic.Pointer[[]*node]
 
-// churn makes about 60 MB of garbage a second, in small objects with pointers; 1 MB lives.
+// churn makes about 60 MB of garbage a second, in small objects with pointers; -live MB of them live.
 func churn(stop *atomic.Bool) {
-	live := make([]*node, 256)
+	mb, _ := strconv.Atoi(os.Getenv(liveVar))
+	live := make([]*node, 256*max(mb, 1)) // chains of 64 nodes of 64 octets
 	kept.Store(&live)
 	for i := 0; !stop.Load(); i++ {
 		for j := range 16 {
