@@ -5,8 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"runtime"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
