@@ -62,7 +62,7 @@ func startGeneration(t *testing.T, dir, backend string, gen int) *program {
 	must(t, err)
 	defer r.Close()
 	p := &program{cmd: exec.Command(os.Args[0], "-test.run=^TestHandover$", "-test.v")}
-	p.cmd.Env = append(os.Environ(), "AEM_GENERATION="+strconv.Itoa(gen), "AEM_DIR="+dir, "AEM_BACKEND="+backend, "GOMAXPROCS=2")
+	p.cmd.Env = append(os.Environ(), "AEM_GENERATION="+strconv.Itoa(gen), "AEM_DIR="+dir, "AEM_BACKEND="+backend, "GOMAXPROCS=2", "GORACE=atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = &p.out, &p.out, []*os.File{w}
 	must(t, p.cmd.Start())
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
@@ -186,7 +186,7 @@ func generation(t *testing.T, gen string) {
 	_, err = ready.WriteString("ready")
 	must(t, err)
 	ready.Close()
-	_ = control.SetDeadline(time.Now().Add(10 * bound))
+	_ = control.SetDeadline(time.Now().Add(2 * bound))
 	to, err := control.AcceptUnix()
 	if err != nil {
 		return // nobody comes: the last one
