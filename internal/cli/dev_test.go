@@ -50,7 +50,7 @@ func TestDevHints(t *testing.T) {
 			hints = append(hints, strings.TrimSpace(lines.Text()))
 		}
 	}
-	answers := []string{"", "node1 ", "Type ", `node1: answer 1 to "hello"`, "published 4711:1:1 "}
+	answers := []string{"", "node1 ", "Type ", "node1: answer ", "published 4711:1:1 "}
 	hints = hints[:min(len(hints), len(answers))] // then come events, which are indented too
 	if len(hints) != len(answers) {
 		t.Fatalf("hints: %q", hints)
@@ -59,33 +59,16 @@ func TestDevHints(t *testing.T) {
 		if i == 0 {
 			continue
 		}
-		sh := exec.Command("sh", "-c", hints[0]+"\n"+hints[i])
-		sh.Dir = t.TempDir()
-		sh.Stderr = os.Stderr
-		answer, err := sh.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := sh.Start(); err != nil {
-			t.Fatal(err)
-		}
-		deadline := time.AfterFunc(2*time.Minute, func() { sh.Process.Kill() })
-		found := false
-		for lines := bufio.NewScanner(answer); !found && lines.Scan(); {
-			found = strings.HasPrefix(lines.Text(), want)
-		}
-		deadline.Stop()
-		if !found {
-			t.Errorf("%s does not answer %q", hints[i], want)
-		}
-		if !strings.Contains(hints[i], "subscribe") {
-			if err := sh.Wait(); err != nil {
-				t.Errorf("%s: %v", hints[i], err)
+		// pipe waits for an answer for a second: on a busy machine it is asked again.
+		for end := time.Now().Add(2 * time.Minute); ; {
+			if tryHint(t, hints[0], hints[i], want) {
+				break
 			}
-			continue
+			if time.Now().After(end) {
+				t.Errorf("%s does not answer %q", hints[i], want)
+				break
+			}
 		}
-		sh.Process.Kill()
-		_ = sh.Wait() // killed
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -96,6 +79,35 @@ func TestDevHints(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(dir, "midplane-dev-*")); len(left) > 0 {
 		t.Errorf("%q stays", left)
 	}
+}
+
+// tryHint runs a line of the hints after the first of them, and says whether a line of what it prints begins as wanted.
+func tryHint(t *testing.T, export, hint, want string) (found bool) {
+	t.Helper()
+	sh := exec.Command("sh", "-c", export+"\n"+hint)
+	sh.Dir = t.TempDir()
+	sh.Stderr = os.Stderr
+	answer, err := sh.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sh.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.AfterFunc(2*time.Minute, func() { sh.Process.Kill() })
+	defer deadline.Stop()
+	for lines := bufio.NewScanner(answer); !found && lines.Scan(); {
+		found = strings.HasPrefix(lines.Text(), want)
+	}
+	if strings.Contains(hint, "subscribe") {
+		sh.Process.Kill()
+		_ = sh.Wait() // killed
+		return found
+	}
+	if err := sh.Wait(); err != nil {
+		t.Errorf("%s: %v", hint, err)
+	}
+	return found
 }
 
 // output is what a command writes, for others to read meanwhile.
