@@ -32,6 +32,7 @@ type bed struct {
 	control string // the same on a file system that is not
 	cfg     enforcer.Config
 	files   []string // programs and libraries
+	signer  *digsig.Signer
 }
 
 // helperSource is a program outside of what is watched, which starts and loads what is in there. It prints the median in
@@ -222,15 +223,21 @@ func (b *bed) sign() error {
 	if err := errors.Join(os.MkdirAll(filepath.Join(etc, digsig.TrustDir), 0o755), os.WriteFile(filepath.Join(etc, digsig.TrustDir, "bench.pub"), text, 0o644)); err != nil {
 		return err
 	}
+	b.signer = signer
 	for _, f := range b.files {
-		o := digsig.SignOptions{Template: digsig.Template{Name: filepath.Base(f), Version: 1, Roles: digsig.RoleExec | digsig.RoleLib | digsig.RoleInterp, Issued: time.Now().Add(-time.Hour)}, Busy: true}
-		if _, err := digsig.SignFile(context.Background(), f, o, signer); err != nil {
+		if err := b.signFile(f); err != nil {
 			return err
 		}
 	}
 	b.cfg = enforcer.Config{Dir: etc, StateDir: filepath.Join(b.dir, "var"), Socket: filepath.Join(b.dir, "s"), Mounts: []string{b.mnt},
 		Audit: audit.Config{Path: filepath.Join(b.dir, "log")}, Owner: os.Getpid(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	return nil
+}
+
+func (b *bed) signFile(name string) error {
+	_, err := digsig.SignFile(context.Background(), name, digsig.SignOptions{Busy: true, Template: digsig.Template{Name: filepath.Base(name), Version: 1,
+		Roles: digsig.RoleExec | digsig.RoleLib | digsig.RoleInterp, Issued: time.Now().Add(-time.Hour)}}, b.signer)
+	return err
 }
 
 func (b *bed) close() {

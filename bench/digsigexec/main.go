@@ -50,7 +50,9 @@ func main() {
 	}
 	b, err := newBed()
 	if err == nil {
-		err = b.measure(*rounds, *n, *jobs)
+		if err = b.measure(*rounds, *n, *jobs); err == nil {
+			err = b.revocation()
+		}
 		b.close()
 	}
 	if err != nil {
