@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +34,8 @@ type bed struct {
 	cfg     enforcer.Config
 	files   []string // programs and libraries
 	signer  *digsig.Signer
+
+	programs []string // of the compiler
 }
 
 // helperSource is a program outside of what is watched, which starts and loads what is in there. It prints the median in
@@ -74,12 +77,20 @@ static double one(char *kind, char *dir, int cold) {
 	else { int f = open(path, O_RDONLY); if (f < 0) { perror("open"); exit(1); } close(f); }
 	return now() - b;
 }
+/* A job of a build: the compiler proper, with its libraries, compiles one unit of headers and code. */
+static void compile(char *dir, int i) {
+	static char path[512], in[512], out[512], inc[3][512], lib[512];
+	snprintf(path, sizeof path, "%s/cc1", dir); snprintf(in, sizeof in, "%s/unit.c", dir); snprintf(out, sizeof out, "%s/out/u%d.s", dir, i);
+	for (int k = 0; k < 3; k++) snprintf(inc[k], sizeof inc[k], "%s/inc%d", dir, k);
+	snprintf(lib, sizeof lib, "LD_LIBRARY_PATH=%s/lib", dir);
+	char *a[] = {path, "-quiet", "-O2", "-nostdinc", "-isystem", inc[0], "-isystem", inc[1], "-isystem", inc[2], in, "-o", out, 0}, *e[] = {lib, 0};
+	if (!vfork()) { execve(path, a, e); _exit(99); }
+}
 static double build(char *dir, int jobs) {
-	char path[512]; int running = 0, s;
-	snprintf(path, sizeof path, "%s/prog", dir);
+	int running = 0, s, i = 0;
 	double b = now();
-	for (int i = 0; i < jobs || running; ) {
-		if (i < jobs && running < 8) { char *a = malloc(16); snprintf(a, 16, "%d", i++); spawn(path, dir, a); running++; continue; }
+	while (i < jobs || running) {
+		if (i < jobs && running < 8) { compile(dir, i++); running++; continue; }
 		wait(&s); running--; if (s) { fprintf(stderr, "job: %d\n", s); exit(1); }
 	}
 	return now() - b;
@@ -105,18 +116,28 @@ int main(int n, char **v) {
 }
 `
 
-// progSource is what is started. With arguments it is a job of a build: it reads headers and writes a file.
-const progSource = `#include <fcntl.h>
+// progSource is what is started.
+const progSource = `int bench(void);
+int main(void) { return bench() - 42; }
+`
+
+// unitSource is what a job of the build compiles.
+const unitSource = `#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
-int bench(void);
+static int cmp(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 int main(int n, char **v) {
-	if (n < 3) return bench() - 42;
-	static char b[65536]; char p[512]; unsigned sum = 0;
-	for (int i = 0; i < 60; i++) { snprintf(p, sizeof p, "%s/include/h%d.h", v[1], i); int f = open(p, O_RDONLY), k; if (f < 0) return 1;
-		while ((k = read(f, b, sizeof b)) > 0) for (int r = 0; r < 2; r++) for (int j = 0; j < k; j++) sum = sum * 31 + b[j]; close(f); }
-	snprintf(p, sizeof p, "%s/out/o%s", v[1], v[2]); int f = open(p, O_WRONLY | O_CREAT | O_TRUNC, 0644); if (f < 0) return 2;
-	dprintf(f, "%u\n", sum); close(f); return 0;
+	struct stat s; qsort(v + 1, n - 1, sizeof *v, cmp);
+	for (int i = 1; i < n; i++) { int f = open(v[i], O_RDONLY); if (f < 0 || fstat(f, &s)) { perror(v[i]); continue; } printf("%s %lld\\n", v[i], (long long)s.st_size); close(f); }
+	return 0;
 }
 `
 
@@ -163,7 +184,7 @@ func (b *bed) fill() error {
 	if err := b.mount(b.mnt, "xfs", "mkfs.xfs", "-q"); err != nil {
 		return err
 	}
-	for _, n := range []string{"prog", "ld.so", "libc.so.6", "libbench.so"} {
+	for _, n := range append([]string{"prog", "ld.so", "libc.so.6", "libbench.so"}, b.programs...) {
 		b.files = append(b.files, filepath.Join(b.mnt, n))
 	}
 	return b.sign()
@@ -189,12 +210,9 @@ func (b *bed) mount(dir, kind string, mkfs ...string) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(os.Mkdir(in("include"), 0o755), os.Mkdir(in("out"), 0o755), copyFile(ld, in("ld.so")), copyFile(strings.TrimSpace(string(libc)), in("libc.so.6")),
+	err = errors.Join(os.Mkdir(in("out"), 0o755), copyFile(ld, in("ld.so")), copyFile(strings.TrimSpace(string(libc)), in("libc.so.6")),
 		os.WriteFile(in("data"), make([]byte, 8192), 0o644))
-	for i := range 60 {
-		err = errors.Join(err, os.WriteFile(in(fmt.Sprintf("include/h%d.h", i)), []byte(strings.Repeat("/* a header */\n", 400)), 0o644))
-	}
-	if err != nil {
+	if err := errors.Join(err, b.compiler(dir)); err != nil {
 		return err
 	}
 	lib, prog := filepath.Join(b.dir, "lib.c"), filepath.Join(b.dir, "prog.c")
@@ -202,6 +220,58 @@ func (b *bed) mount(dir, kind string, mkfs ...string) error {
 		return err
 	}
 	return run("gcc", "-O2", "-o", in("prog"), prog, in("libbench.so"), "-Wl,-rpath,"+dir, "-Wl,--dynamic-linker="+in("ld.so"))
+}
+
+// compiler puts gcc's compiler proper, its libraries and the headers of the unit into a directory.
+func (b *bed) compiler(dir string) error {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(os.Mkdir(in("lib"), 0o755), os.WriteFile(in("unit.c"), []byte(unitSource), 0o644)); err != nil {
+		return err
+	}
+	out, err := exec.Command("gcc", "-print-prog-name=cc1").Output()
+	if err != nil {
+		return err
+	}
+	cc1 := strings.TrimSpace(string(out))
+	if err := copyFile(cc1, in("cc1")); err != nil {
+		return err
+	}
+	b.programs = []string{"cc1"}
+	if out, err = exec.Command("ldd", cc1).Output(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(out)) {
+		name, rest, ok := strings.Cut(strings.TrimSpace(line), " => ")
+		if path, _, _ := strings.Cut(rest, " "); ok && path != "" {
+			if err := copyFile(path, in("lib/"+name)); err != nil {
+				return err
+			}
+			b.programs = append(b.programs, "lib/"+name)
+		}
+	}
+	if out, err = exec.Command("sh", "-c", "gcc -v -E -x c /dev/null 2>&1 | sed -n '/<...>/,/^End/p' | grep '^ '").Output(); err != nil {
+		return err
+	}
+	roots := strings.Fields(string(out))
+	roots = slices.DeleteFunc(roots, func(r string) bool { return r == "/usr/local/include" })
+	if len(roots) != 3 {
+		return fmt.Errorf("gcc looks for headers in %q: want three places", roots)
+	}
+	if out, err = exec.Command("gcc", "-O2", "-M", in("unit.c")).Output(); err != nil {
+		return err
+	}
+	for _, h := range strings.Fields(strings.ReplaceAll(string(out), "\\\n", " "))[2:] {
+		for i, r := range roots {
+			if rest, ok := strings.CutPrefix(h, r+"/"); ok {
+				to := in(fmt.Sprintf("inc%d/%s", i, rest))
+				if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), copyFile(h, to)); err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // sign makes a store with a key, and signs what is executable with it.

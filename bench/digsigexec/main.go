@@ -73,7 +73,7 @@ type way struct {
 }
 
 // what is measured: one start of a dynamic program (program, loader, two libraries), one load of a library, one open of a
-// data file, and a build of many short jobs, eight at a time, that each read 60 headers.
+// data file, and a build: many runs of gcc's compiler proper, eight at a time.
 var what = []string{"spawn", "dlopen", "open", "build"}
 
 func (b *bed) measure(rounds, n, jobs int) error {
