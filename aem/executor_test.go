@@ -264,6 +264,7 @@ func TestMinInterval(t *testing.T) {
 		var all sync.WaitGroup
 		src := &Arrivals{MinInterval: interval, Refuse: refuse}
 		rejected := 0
+		begin := time.Now()
 		for range 4 {
 			task := &Task{Source: src, Deadline: NoDeadline, Run: func(*Ctx) {
 				mu.Lock()
@@ -279,8 +280,9 @@ func TestMinInterval(t *testing.T) {
 			}
 		}
 		all.Wait()
-		if !refuse && (len(at) != 4 || at[3].Sub(at[0]) < 2*interval) {
-			t.Errorf("%d began within %v", len(at), at[len(at)-1].Sub(at[0]))
+		// Handlers may tell late when they began, so the last is measured from before the first was submitted.
+		if !refuse && (len(at) != 4 || at[3].Sub(begin) < 3*interval) {
+			t.Errorf("%d began within %v", len(at), time.Since(begin))
 		}
 		if refuse && len(at)+rejected != 4 {
 			t.Errorf("%d began, %d rejected", len(at), rejected)
