@@ -10,6 +10,7 @@ var cores = []core{
 	{"internal/mono", nil},
 	{"internal/timer", imports("internal/mono")},
 	{"internal/fib/rtnl", nil},
+	{"internal/mountinfo", nil},
 	{"internal/fib/flowhash", nil},
 	{"internal/tipc/wire", nil},
 	{"internal/tipc/buf", imports("internal/mono", "internal/tipc/wire")},

@@ -13,6 +13,7 @@ import (
 
 	"midplane/internal/digsig/audit"
 	"midplane/internal/digsig/fanotify"
+	"midplane/internal/mountinfo"
 )
 
 // scanEvery is how often mounts of other mount namespaces are looked for: nothing tells of those.
@@ -52,7 +53,7 @@ func (w *worker) markNamed() error {
 	if err != nil {
 		return err
 	}
-	mounts, err := fanotify.ParseMounts(string(text))
+	mounts, err := mountinfo.Parse(string(text))
 	if err != nil {
 		return err
 	}
@@ -64,9 +65,9 @@ func (w *worker) markNamed() error {
 		}
 		dev := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
 		// On btrfs the files' device is not the mount's: then the mount is found by its path.
-		i := slices.IndexFunc(mounts, func(m fanotify.Mount) bool { return m.Dev == dev })
+		i := slices.IndexFunc(mounts, func(m mountinfo.Mount) bool { return m.Dev == dev })
 		if i < 0 {
-			i = slices.IndexFunc(mounts, func(m fanotify.Mount) bool { return m.Point == filepath.Clean(path) })
+			i = slices.IndexFunc(mounts, func(m mountinfo.Mount) bool { return m.Point == filepath.Clean(path) })
 		}
 		if i < 0 {
 			return fmt.Errorf("mount %s: no mount has device %s", path, dev)
@@ -101,7 +102,7 @@ func (m *marker) scan(pid, namespace string) error {
 	if err != nil {
 		return err
 	}
-	mounts, err := fanotify.ParseMounts(string(text))
+	mounts, err := mountinfo.Parse(string(text))
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,11 +17,11 @@ import (
 	"midplane/digsig"
 	"midplane/internal/digsig/audit"
 	"midplane/internal/digsig/bpflsm"
-	"midplane/internal/digsig/fanotify"
 	"midplane/internal/digsig/gaps"
 	"midplane/internal/digsig/gaps/probe"
 	"midplane/internal/digsig/gate"
 	"midplane/internal/digsig/verity/enrol"
+	"midplane/internal/mountinfo"
 )
 
 // maxVerity bounds how many fs-verity digests are known; the gate in the kernel has room for twice as many, as Replace
@@ -112,9 +111,9 @@ func overlay() string {
 	if err != nil {
 		return ""
 	}
-	all, _ := fanotify.ParseMounts(string(b))
+	all, _ := mountinfo.Parse(string(b))
 	for _, m := range all {
-		if m.Type == "overlay" && !strings.Contains(","+m.Options+",", ",noexec,") {
+		if m.Type == "overlay" && !m.Has("noexec") {
 			return m.Point
 		}
 	}

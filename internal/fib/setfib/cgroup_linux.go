@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"midplane/internal/mountinfo"
 	"midplane/internal/sys"
 )
 
@@ -68,27 +69,19 @@ func mountHierarchy() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "cgroup2"), nil
 }
 
-// findMount returns where the whole tree is mounted, writable if there is a choice, from /proc/self/mountinfo
-// (proc(5)): fields separated by spaces, the fourth the root within the file system, the fifth the mount point, the
-// sixth its options, and the type after " - ".
-func findMount(mountinfo string) string {
+// findMount returns where the whole tree is mounted, writable if there is a choice, from /proc/self/mountinfo.
+func findMount(text string) string {
 	best := ""
-	for line := range strings.Lines(mountinfo) {
-		head, tail, ok := strings.Cut(line, " - ")
-		f := strings.Fields(head)
-		if !ok || len(f) < 6 || f[3] != "/" || !strings.HasPrefix(tail, "cgroup2 ") {
+	for line := range strings.Lines(text) {
+		m, err := mountinfo.ParseLine(line)
+		if err != nil || m.Root != "/" || m.Type != "cgroup2" {
 			continue
 		}
-		if best == "" || strings.HasPrefix(f[5]+",", "rw,") {
-			best = unescape(f[4])
+		if best == "" || m.Has("rw") {
+			best = m.Point
 		}
 	}
 	return best
-}
-
-// unescape undoes the octal escapes of mountinfo (fs/proc_namespace.c: mangle).
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // processGroup returns the path of the group that a process ("self" or a number) is in.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"midplane/internal/mountinfo"
 )
 
 const (
@@ -95,9 +97,8 @@ func mountedByUs(dir string) (bool, error) {
 		return false, err
 	}
 	for line := range strings.Lines(string(b)) {
-		fields, super, ok := strings.Cut(line, " - ")
-		f, s := strings.Fields(fields), strings.Fields(super)
-		if ok && len(f) > 4 && len(s) > 1 && f[4] == dir && s[0] == "bpf" && s[1] == mountSource {
+		m, err := mountinfo.ParseLine(line)
+		if err == nil && m.Point == dir && m.Type == "bpf" && m.Source == mountSource {
 			return true, nil
 		}
 	}

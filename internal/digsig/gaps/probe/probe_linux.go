@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"midplane/internal/digsig/gaps"
+	"midplane/internal/mountinfo"
 )
 
 // Host reads what this machine has. What cannot be read counts as absent, except that the kernel's version must be
@@ -178,61 +179,27 @@ func fileSystems() ([]gaps.FileSystem, error) {
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		m, ok := parseMount(lines.Text())
-		if !ok || slices.Contains(pseudo, m.kind) {
+		m, err := mountinfo.ParseLine(lines.Text())
+		if err != nil || slices.Contains(pseudo, m.Type) {
 			continue
 		}
-		i, known := at[m.device]
+		i, known := at[m.Dev]
 		if !known {
-			fs := gaps.FileSystem{Mount: m.point, Type: m.kind, NoExec: m.noexec}
+			fs := gaps.FileSystem{Mount: m.Point, Type: m.Type, NoExec: m.Has("noexec")}
 			fs.Verity, fs.Lack, fs.Cure = verity(m)
-			at[m.device] = len(all)
+			at[m.Dev] = len(all)
 			all = append(all, fs)
 			continue
 		}
-		all[i].NoExec = all[i].NoExec && m.noexec
+		all[i].NoExec = all[i].NoExec && m.Has("noexec")
 	}
 	return all, lines.Err()
 }
 
-type mount struct {
-	device, point, kind, source string
-	noexec                      bool
-}
-
-// parseMount reads a line of mountinfo (proc_pid_mountinfo(5)).
-func parseMount(line string) (mount, bool) {
-	before, after, ok := strings.Cut(line, " - ")
-	left, right := strings.Fields(before), strings.Fields(after)
-	if !ok || len(left) < 6 || len(right) < 2 {
-		return mount{}, false
-	}
-	return mount{
-		device: left[2], point: unescape(left[4]), kind: right[0], source: unescape(right[1]),
-		noexec: slices.Contains(strings.Split(left[5], ","), "noexec"),
-	}, true
-}
-
-// unescape takes the octal escapes of mountinfo away.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
 // verity asks a mount point whether its file system measures: ENODATA says yes, and that this directory has nothing to
 // be measured (fs/verity/measure.c; ext4 and f2fs answer EOPNOTSUPP before when the super block lacks the feature).
-func verity(m mount) (ok bool, lack, cure string) {
-	fd, err := unix.Open(m.point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func verity(m mountinfo.Mount) (ok bool, lack, cure string) {
+	fd, err := unix.Open(m.Point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, "cannot be opened: " + err.Error(), ""
 	}
@@ -246,12 +213,12 @@ func verity(m mount) (ok bool, lack, cure string) {
 	switch {
 	case errno == unix.ENODATA || errno == 0:
 		return true, "", ""
-	case errno == unix.EOPNOTSUPP && m.kind == "ext4":
-		return false, "the super block lacks the feature verity", "tune2fs -O verity " + m.source
-	case errno == unix.EOPNOTSUPP && m.kind == "f2fs":
+	case errno == unix.EOPNOTSUPP && m.Type == "ext4":
+		return false, "the super block lacks the feature verity", "tune2fs -O verity " + m.Source
+	case errno == unix.EOPNOTSUPP && m.Type == "f2fs":
 		return false, "the super block lacks the feature verity", "mkfs.f2fs -O verity anew"
-	case slices.Contains([]string{"ext4", "f2fs", "btrfs"}, m.kind):
+	case slices.Contains([]string{"ext4", "f2fs", "btrfs"}, m.Type):
 		return false, "the kernel has no fs-verity (" + errno.Error() + ")", "a kernel with CONFIG_FS_VERITY=y"
 	}
-	return false, m.kind + " has no fs-verity", ""
+	return false, m.Type + " has no fs-verity", ""
 }

@@ -32,23 +32,3 @@ func TestHost(t *testing.T) {
 		t.Errorf("tier %v and no reason", r.Tier)
 	}
 }
-
-func TestParseMount(t *testing.T) {
-	for line, want := range map[string]mount{
-		`36 35 98:0 /mnt1 /mnt\0402 rw,noatime,noexec master:1 - ext3 /dev/root rw,errors=continue`: {"98:0", "/mnt 2", "ext3", "/dev/root", true},
-		`1 0 0:1 / / rw - tmpfs none rw`: {"0:1", "/", "tmpfs", "none", false},
-		`1 0 0:1 / / rw tmpfs none rw`:   {},
-		`1 0 - tmpfs none`:               {},
-		``:                               {},
-		`1 0 0:1 / / rw - tmpfs`:         {},
-	} {
-		if m, ok := parseMount(line); m != want || ok != (want != mount{}) {
-			t.Errorf("%q: %+v, %v", line, m, ok)
-		}
-	}
-	for s, want := range map[string]string{`a\011b\\`: "a\tb\\\\", `\1`: `\1`, `\999`: `\999`, `\134`: `\`} {
-		if got := unescape(s); got != want {
-			t.Errorf("unescape(%q) = %q, want %q", s, got, want)
-		}
-	}
-}
