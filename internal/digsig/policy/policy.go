@@ -2,7 +2,6 @@
 package policy
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -154,7 +153,7 @@ func (p *Policy) line(f []string, seen map[string]bool) (err error) {
 		if len(f) != 3 {
 			return fmt.Errorf(`exempt: want exempt HEX "what it is"`)
 		}
-		d, err := parseDigest(f[1])
+		d, err := text.ParseDigest(f[1])
 		if err != nil {
 			return err
 		}
@@ -167,7 +166,7 @@ func (p *Policy) line(f []string, seen map[string]bool) (err error) {
 		if len(f) < 3 || (f[2] != "direct" && f[2] != "indirect") {
 			return fmt.Errorf(`interpreter: want interpreter HEX direct|indirect "pattern"…`)
 		}
-		d, err := parseDigest(f[1])
+		d, err := text.ParseDigest(f[1])
 		if err != nil {
 			return err
 		}
@@ -216,26 +215,7 @@ func (p *Policy) line(f []string, seen map[string]bool) (err error) {
 	return err
 }
 
-func parseDigest(s string) (d [32]byte, err error) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(d) {
-		return d, fmt.Errorf("digest %q: want 64 hexadecimal digits", s)
-	}
-	return [32]byte(b), nil
-}
-
 // Decode decodes the body of a signed policy, which has one form only.
 func Decode(b []byte) (*Policy, error) {
-	p, err := Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
-	}
-	again, err := p.Append(nil)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(again, b) {
-		return nil, fmt.Errorf("policy: not in canonical form")
-	}
-	return p, nil
+	return text.Canonical("policy", b, Parse)
 }

@@ -2,7 +2,6 @@
 package revoke
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -98,14 +97,14 @@ func Parse(b []byte) (*List, error) {
 			}
 			l.Issued = l.Issued.UTC()
 		case f[0] == "digest" && len(f) == 3:
-			d, err := hex.DecodeString(f[1])
-			if err != nil || len(d) != 32 {
-				return fmt.Errorf("digest %q: want 64 hexadecimal digits", f[1])
+			d, err := text.ParseDigest(f[1])
+			if err != nil {
+				return err
 			}
-			if _, twice := l.Digests[[32]byte(d)]; twice {
+			if _, twice := l.Digests[d]; twice {
 				return fmt.Errorf("digest %s: there twice", f[1])
 			}
-			l.Digests[[32]byte(d)] = why
+			l.Digests[d] = why
 		case f[0] == "key" && len(f) == 3:
 			k, err := envelope.ParseKeyID(f[1])
 			if err != nil {
@@ -137,16 +136,5 @@ func Parse(b []byte) (*List, error) {
 
 // Decode decodes the body of a signed list, which has one form only.
 func Decode(b []byte) (*List, error) {
-	l, err := Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("revocations: %w", err)
-	}
-	again, err := l.Append(nil)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(again, b) {
-		return nil, fmt.Errorf("revocations: not in canonical form")
-	}
-	return l, nil
+	return text.Canonical("revocations", b, Parse)
 }

@@ -3,6 +3,8 @@
 package text
 
 import (
+	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -95,6 +97,35 @@ func Lines(b []byte, head string, f func(fields []string) error) error {
 		}
 	}
 	return nil
+}
+
+// Canonical decodes a body that has one form only: what Append makes of what parse reads must be the body. Errors begin with
+// what, a name for the body.
+func Canonical[T interface {
+	Append([]byte) ([]byte, error)
+}](what string, b []byte, parse func([]byte) (T, error)) (T, error) {
+	var none T
+	v, err := parse(b)
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", what, err)
+	}
+	again, err := v.Append(nil)
+	if err != nil {
+		return none, err
+	}
+	if !bytes.Equal(again, b) {
+		return none, fmt.Errorf("%s: not in canonical form", what)
+	}
+	return v, nil
+}
+
+// ParseDigest reads a SHA-256 in hexadecimal digits.
+func ParseDigest(s string) (d [32]byte, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(d) {
+		return d, fmt.Errorf("digest %q: want 64 hexadecimal digits", s)
+	}
+	return [32]byte(b), nil
 }
 
 // Match says whether a string fits a pattern, in which * stands for any octets and ? for one. It takes time by the product of
