@@ -16,11 +16,12 @@ import (
 // ErrNotRegular is returned for what is no regular file.
 var ErrNotRegular = errors.New("not a regular file")
 
-// openRegular opens a regular file to read, and waits for no FIFO or device.
-func openRegular(name string) (*os.File, error) {
+// OpenRegular opens a regular file to read, and returns what it is like. It waits for no FIFO or device; for those the error is
+// ErrNotRegular. Symbolic links are followed.
+func OpenRegular(name string) (*os.File, fs.FileInfo, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -28,9 +29,9 @@ func openRegular(name string) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return f, nil
+	return f, info, nil
 }
 
 // WriteFile writes a file so that it is the old or the new one whatever happens: a file beside it is written, synced, and
@@ -84,7 +85,7 @@ func syncDir(dir string) error {
 // another content is Broken, not Unsigned.
 func (v *Verifier) VerifyFile(ctx context.Context, name string, q Request) Verdict {
 	out := Verdict{Use: q.Use, Generation: v.generation}
-	f, err := openRegular(name)
+	f, info, err := OpenRegular(name)
 	if errors.Is(err, ErrNotRegular) {
 		return v.deny(out, NotRegular, "it is no regular file")
 	}
@@ -92,10 +93,10 @@ func (v *Verifier) VerifyFile(ctx context.Context, name string, q Request) Verdi
 		return v.deny(out, Unreadable, err.Error())
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return v.deny(out, Unreadable, err.Error())
-	}
+	return v.verifyOpened(ctx, f, info, name, q)
+}
+
+func (v *Verifier) verifyOpened(ctx context.Context, f *os.File, info fs.FileInfo, name string, q Request) Verdict {
 	if q.Path == "" {
 		q.Path = name
 	}
@@ -160,15 +161,11 @@ func SignFile(ctx context.Context, name string, o SignOptions, signers ...*Signe
 	if err != nil {
 		return nil, err
 	}
-	f, err := openRegular(name)
+	f, before, err := OpenRegular(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	before, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	if n := links(before); n > 1 {
 		return nil, fmt.Errorf("sign %s: it has %d names; sign the tree that they are in", name, n)
 	}
@@ -192,15 +189,11 @@ func UnsignFile(ctx context.Context, name string, busy bool) error {
 	if err != nil {
 		return err
 	}
-	f, err := openRegular(name)
+	f, before, err := OpenRegular(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	before, err := f.Stat()
-	if err != nil {
-		return err
-	}
 	if n := links(before); n > 1 {
 		return fmt.Errorf("unsign %s: it has %d names", name, n)
 	}

@@ -79,7 +79,7 @@ func (s *Store) Reload(old *Verifier, now time.Time) (*Verifier, error) {
 	if c.Trust, err = LoadTrust(filepath.Join(s.Dir, TrustDir)); err != nil {
 		return nil, err
 	}
-	if c.Manifests, err = loadManifests(filepath.Join(s.Dir, ManifestDir)); err != nil {
+	if c.Manifests, err = s.Manifests(); err != nil {
 		return nil, err
 	}
 	old.share(c.Manifests)
@@ -224,8 +224,9 @@ func private(name string) error {
 	return err
 }
 
-func loadManifests(dir string) ([][]byte, error) {
-	names, err := list(dir, ".mdm", maxManifests)
+// Manifests reads the manifests of the store, unverified, in the order of their names.
+func (s *Store) Manifests() ([][]byte, error) {
+	names, err := list(filepath.Join(s.Dir, ManifestDir), ".mdm", maxManifests)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +273,7 @@ func optional(name string) ([]byte, error) {
 }
 
 func read(name string, limit int64) ([]byte, error) {
-	f, err := openRegular(name)
+	f, _, err := OpenRegular(name)
 	if err != nil {
 		return nil, err
 	}

@@ -159,7 +159,7 @@ func (o TreeOptions) wanted(f *os.File, size int64) (bool, error) {
 // their names, one at a time, in no particular order. The request's Path and Signature are set for each file.
 func (v *Verifier) VerifyTree(ctx context.Context, root string, q Request, o TreeOptions, verdict func(path string, v Verdict)) error {
 	return each(ctx, root, o, func(n *node) (Verdict, error) {
-		f, err := openRegular(n.paths[0])
+		f, info, err := OpenRegular(n.paths[0])
 		if err != nil {
 			return v.deny(Verdict{Use: q.Use, Generation: v.generation}, Unreadable, err.Error()), nil
 		}
@@ -167,7 +167,7 @@ func (v *Verifier) VerifyTree(ctx context.Context, root string, q Request, o Tre
 		if ok, err := o.wanted(f, n.info.Size()); err == nil && !ok {
 			return Verdict{}, errSkip
 		}
-		return v.VerifyFile(ctx, n.paths[0], q), nil
+		return v.verifyOpened(ctx, f, info, n.paths[0], q), nil
 	}, func(n *node, got Verdict, err error) {
 		if err == nil {
 			for _, p := range n.paths {
@@ -222,15 +222,11 @@ func compressedModule(path string) bool {
 }
 
 func statementOfFile(ctx context.Context, n *node, t Template, o TreeOptions) (*Statement, error) {
-	f, err := openRegular(n.paths[0])
+	f, info, err := OpenRegular(n.paths[0])
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	module := compressedModule(n.paths[0])
 	if ok, err := o.wanted(f, info.Size()); err != nil || !(ok || module) {
 		if err == nil {
@@ -321,15 +317,11 @@ func signNode(ctx context.Context, n *node, s SignOptions, signers []*Signer, di
 	if have := links(n.info); have != uint64(len(n.paths)) && have > 1 {
 		return fmt.Errorf("it has %d names, and %d of them are in this tree", have, len(n.paths))
 	}
-	f, err := openRegular(n.paths[0])
+	f, before, err := OpenRegular(n.paths[0])
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	before, err := f.Stat()
-	if err != nil {
-		return err
-	}
 	if !os.SameFile(before, n.info) || links(before) != links(n.info) {
 		return errors.New("the file was changed meanwhile")
 	}

@@ -40,7 +40,7 @@ func TestIntegrationEveryELFOfUsr(t *testing.T) {
 	var entries []ManifestEntry
 	parallel(len(nodes), func(i int) {
 		name := nodes[i].paths[0]
-		f, err := openRegular(name)
+		f, _, err := OpenRegular(name)
 		if err != nil {
 			return
 		}

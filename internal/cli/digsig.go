@@ -187,7 +187,7 @@ func (t *trusting) verifier(now time.Time) (*digsig.Verifier, error) {
 		}
 	}
 	if len(more) > 0 {
-		have, err := storeManifests(store)
+		have, err := store.Manifests()
 		if err != nil {
 			return nil, err
 		}

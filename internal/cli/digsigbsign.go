@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"midplane/digsig"
@@ -13,18 +12,11 @@ import (
 
 // verifyBsign verifies bsign's signature in one file.
 func verifyBsign(ctx context.Context, path string, ring *bsign.KeyRing, at time.Time) (*bsign.Result, error) {
-	f, err := os.Open(path)
+	f, fi, err := digsig.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, digsig.ErrNotRegular
-	}
 	return bsign.Verify(ctx, f, fi.Size(), ring, at)
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -482,22 +481,4 @@ func signedBy(env *digsig.Envelope, v *digsig.Verifier, now time.Time) (exitCode
 		}
 	}
 	return code, why
-}
-
-// storeManifests reads the manifests of a store.
-func storeManifests(s *digsig.Store) ([][]byte, error) {
-	names, err := filepath.Glob(filepath.Join(s.Dir, digsig.ManifestDir, "*.mdm"))
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(names)
-	var all [][]byte
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, b)
-	}
-	return all, nil
 }

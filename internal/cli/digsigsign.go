@@ -190,18 +190,11 @@ func (s *signing) file(ctx context.Context, path string, t digsig.Template, sign
 
 // statement reads a file and says what there is to sign.
 func statement(ctx context.Context, path string, t digsig.Template) (*digsig.Statement, error) {
-	f, err := os.Open(path)
+	f, fi, err := digsig.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, digsig.ErrNotRegular
-	}
 	return digsig.StatementOf(ctx, f, fi.Size(), t)
 }
 

@@ -50,7 +50,7 @@ func (h *Hook) Before(ctx context.Context, debs []string, lax bool) (placed int,
 	if v == nil {
 		return 0, nil, err
 	}
-	have, err := h.manifests()
+	have, err := h.Store.Manifests()
 	if err != nil {
 		return 0, nil, err
 	}
@@ -121,21 +121,6 @@ func refused(v digsig.Verdict) string {
 }
 
 func (h *Hook) dir() string { return filepath.Join(h.Store.Dir, digsig.ManifestDir) }
-
-func (h *Hook) manifests() (all [][]byte, err error) {
-	names, err := filepath.Glob(filepath.Join(h.dir(), "*.mdm"))
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, b)
-	}
-	return all, nil
-}
 
 // place writes the manifests and remembers what to verify later.
 func (h *Hook) place(ready map[string][]byte) error {
