@@ -2,6 +2,7 @@ package aem
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -189,15 +190,7 @@ func (l *Loop) takeIn() bool {
 		if posted == nil && first == nil && dirty == nil {
 			return !closed
 		}
-		for _, f := range posted {
-			f()
-		}
-		for o := first; o != nil; {
-			next := *o.link()
-			*o.link() = nil
-			o.occur()
-			o = next
-		}
+		serve(posted, first)
 		for dirty != nil {
 			c := dirty
 			dirty = c.nextDirty
@@ -220,11 +213,17 @@ func (l *Loop) abandon() {
 	posted, first := l.posted, l.first
 	l.posted, l.first, l.last, l.dirty = nil, nil, nil, nil
 	l.mu.Unlock()
+	serve(posted, first)
+}
+
+// serve runs what was posted.
+func serve(posted []func(), first occurring) {
 	for _, f := range posted {
 		f()
 	}
 	for o := first; o != nil; {
 		next := *o.link()
+		*o.link() = nil
 		o.occur()
 		o = next
 	}
@@ -241,6 +240,22 @@ func (l *Loop) post(f func()) bool {
 	l.mu.Unlock()
 	l.back.Wake()
 	return true
+}
+
+// hand gives the loop what the standard library made: take runs on the loop, and its error is returned. A loop that is closed
+// closes it.
+func (l *Loop) hand(c io.Closer, take func() error) error {
+	taken := make(chan error, 1)
+	if !l.post(func() { taken <- take() }) {
+		c.Close()
+		return ErrLoopClosed
+	}
+	select {
+	case err := <-taken:
+		return err
+	case <-l.ended:
+		return ErrLoopClosed
+	}
 }
 
 // postOccurring lets the loop run an occurrence.

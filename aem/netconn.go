@@ -45,27 +45,18 @@ const heldOfNet = 8
 // NetConn takes over a connection that the standard library made, such as a *net.TCPConn. It is closed in any case.
 func (l *Loop) NetConn(c net.Conn) (*NetConn, error) {
 	n := l.newNetConn(c.LocalAddr(), c.RemoteAddr())
-	made := make(chan error, 1)
-	if !l.post(func() {
+	err := l.hand(c, func() error {
 		h, err := l.back.Conn(c, &n.link)
-		if err == nil {
-			n.adopt(h)
-			err = l.back.Resume(h)
-		}
-		made <- err
-	}) {
-		c.Close()
-		return nil, ErrLoopClosed
-	}
-	select {
-	case err := <-made:
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return n, nil
-	case <-l.ended:
-		return nil, ErrLoopClosed
+		n.adopt(h)
+		return l.back.Resume(h)
+	})
+	if err != nil {
+		return nil, err
 	}
+	return n, nil
 }
 
 // Dial connects to an address, as net.Dialer does, and gives the connection to the loop.

@@ -28,26 +28,16 @@ const netBacklog = 128
 // NetListener takes over a listener that the standard library made. It is closed in any case.
 func (l *Loop) NetListener(ln net.Listener) (*NetListener, error) {
 	n := &NetListener{l: l, addr: ln.Addr(), wake: make(chan struct{})}
-	made := make(chan error, 1)
-	if !l.post(func() {
-		var err error
+	err := l.hand(ln, func() (err error) {
 		if n.h, err = l.back.Listener(ln, n); err == nil {
 			l.accepts[n.h] = struct{}{}
 		}
-		made <- err
-	}) {
-		ln.Close()
-		return nil, ErrLoopClosed
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	select {
-	case err := <-made:
-		if err != nil {
-			return nil, err
-		}
-		return n, nil
-	case <-l.ended:
-		return nil, ErrLoopClosed
-	}
+	return n, nil
 }
 
 // Listen is net.Listen on the loop.
