@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"midplane/bench/internal/stat"
 )
 
 // A peer is one transport under test.
@@ -128,9 +130,9 @@ func measure(where string, run []peer, sizes []int, rounds int, scale float64) [
 		for pi, p := range run {
 			s := samples[[2]int{pi, si}]
 			x := result{Where: where, Peer: p.name, Size: size}
-			x.P50us = median(s, func(r result) float64 { return r.P50us })
-			x.P99us = median(s, func(r result) float64 { return r.P99us })
-			x.MsgS = median(s, func(r result) float64 { return r.MsgS })
+			x.P50us = stat.MedianOf(s, func(r result) float64 { return r.P50us })
+			x.P99us = stat.MedianOf(s, func(r result) float64 { return r.P99us })
+			x.MsgS = stat.MedianOf(s, func(r result) float64 { return r.MsgS })
 			x.MBs = x.MsgS * float64(size) / 1e6
 			out = append(out, x)
 		}
@@ -196,15 +198,6 @@ func child(name string) {
 	fmt.Println(addr)
 	os.Stdin.Read(make([]byte, 1))
 	stop()
-}
-
-func median(s []result, f func(result) float64) float64 {
-	v := make([]float64, len(s))
-	for i := range s {
-		v[i] = f(s[i])
-	}
-	slices.Sort(v)
-	return v[len(v)/2]
 }
 
 func clamp(v, lo, hi int) int { return max(lo, min(hi, v)) }

@@ -5,8 +5,9 @@ package main
 import (
 	"fmt"
 	"os"
-	"slices"
 	"text/tabwriter"
+
+	"midplane/bench/internal/stat"
 )
 
 // result of one server in one cell of one round.
@@ -21,22 +22,6 @@ var peers = []string{"net", "gnet", "netpoll", "nbio"}
 // slack is how much worse than a peer counts as level: what repeats of the same server differ by.
 const slack = 0.03
 
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	if len(v) == 0 {
-		return 0
-	}
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
-}
-
-func column(rs []result, f func(result) float64) (v []float64) {
-	for _, r := range rs {
-		v = append(v, f(r))
-	}
-	return v
-}
-
 func rate(r result) float64 { return r.rate }
 func cpu(r result) float64  { return r.cpu }
 func idle(r result) float64 { return float64(r.idle) }
@@ -47,7 +32,7 @@ func ratio(a, b []result, f func(result) float64) float64 {
 	for i := range min(len(a), len(b)) {
 		v = append(v, f(a[i])/f(b[i]))
 	}
-	return median(v)
+	return stat.Median(v)
 }
 
 func report(names []string, all map[string]map[int][]result) {
@@ -62,12 +47,12 @@ func report(names []string, all map[string]map[int][]result) {
 		fmt.Fprint(w, n)
 		for _, c := range cells {
 			rs := all[n][c]
-			fmt.Fprintf(w, "\t%.1f\t%.1f\t", median(column(rs, rate))/1000, median(column(rs, cpu)))
+			fmt.Fprintf(w, "\t%.1f\t%.1f\t", stat.MedianOf(rs, rate)/1000, stat.MedianOf(rs, cpu))
 			if base := all["net"][c]; len(base) > 0 {
 				fmt.Fprintf(w, "%.2f", ratio(rs, base, rate))
 			}
 		}
-		fmt.Fprintf(w, "\t%.1f\n", median(column(all[n][top], idle))/(1<<20))
+		fmt.Fprintf(w, "\t%.1f\n", stat.MedianOf(all[n][top], idle)/(1<<20))
 	}
 	w.Flush()
 	fmt.Println("x net: messages a second by those of net in the same round. MB idle: resident, 10,000 silent connections.")
@@ -101,7 +86,7 @@ func judge(name string, all map[string]map[int][]result) {
 	best, who := 0.0, ""
 	for _, p := range peers {
 		if rs := all[p][top]; len(rs) > 0 {
-			if v := median(column(rs, cpu)); who == "" || v < best {
+			if v := stat.MedianOf(rs, cpu); who == "" || v < best {
 				best, who = v, p
 			}
 		}

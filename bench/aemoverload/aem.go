@@ -70,10 +70,10 @@ func (c *aemConn) awaitRoom() {
 	}
 }
 
-// heavyTask is one heavy request.
+// heavyTask is one heavy request of a connection.
 type heavyTask struct {
 	aem.Task
-	c   *aemConn
+	c   interface{ write(r request, status byte) }
 	req [header]byte
 }
 

@@ -7,35 +7,6 @@ import (
 	"midplane/aem"
 )
 
-// loopTask is one heavy request of a connection of an aem loop.
-type loopTask struct {
-	aem.Task
-	c   *loopConn
-	req [header]byte
-}
-
-var loopTasks sync.Pool
-
-func newLoopTask() *loopTask {
-	if t, ok := loopTasks.Get().(*loopTask); ok {
-		return t
-	}
-	t := &loopTask{}
-	t.Arg, t.Run, t.Done = t, runHeavy, doneLoop
-	return t
-}
-
-func doneLoop(t *aem.Task, f aem.Fate) {
-	h := t.Arg.(*loopTask)
-	status := answered
-	if f != aem.Ran {
-		status = shed
-	}
-	h.c.write(h.req[:], status)
-	h.c = nil
-	loopTasks.Put(h)
-}
-
 // loopConn is a connection of an aem loop.
 type loopConn struct {
 	*aem.Conn
@@ -90,12 +61,12 @@ func (c *loopConn) received(b []byte, slow *aem.Class) {
 			c.write(b[:header], answered)
 			continue
 		}
-		h := newLoopTask()
+		h := newHeavyTask()
 		h.c = c
 		copy(h.req[:], b)
 		if slow.Submit(&h.Task) != nil {
 			h.c = nil
-			loopTasks.Put(h)
+			heavyTasks.Put(h)
 			c.write(b[:header], shed)
 		}
 	}

@@ -20,6 +20,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"midplane/bench/internal/garbage"
 )
 
 // deadline is when the answer to a heavy request is too late.
@@ -85,7 +87,7 @@ func main() {
 	spinPerMicrosecond = *spin
 	var err error
 	if *roleServer == "" {
-		os.Setenv(liveVar, strconv.Itoa(*live))
+		garbage.Keep(*live)
 	}
 	switch {
 	case *roleServer != "":

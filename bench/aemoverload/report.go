@@ -3,10 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"midplane/bench/internal/stat"
 )
 
 // summary are the medians of the rounds.
@@ -21,25 +22,16 @@ type summary struct {
 	late           time.Duration
 }
 
-func median[T int | float64 | time.Duration](l []measured, f func(measured) T) T {
-	v := make([]T, 0, len(l))
-	for _, m := range l {
-		v = append(v, f(m))
-	}
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
 func summarize(l []measured) summary {
 	share := func(a, b int) float64 { return float64(a) / float64(max(b, 1)) }
 	return summary{
-		p50: median(l, func(m measured) time.Duration { return m.LightP50 }), p99: median(l, func(m measured) time.Duration { return m.LightP99 }),
-		p999: median(l, func(m measured) time.Duration { return m.LightP999 }), heavyP50: median(l, func(m measured) time.Duration { return m.HeavyP50 }),
-		goodput:  median(l, func(m measured) float64 { return float64(m.HeavyInTime) / m.Seconds }),
-		answered: median(l, func(m measured) float64 { return share(m.LightAnswered, m.LightSent) }),
-		shed:     median(l, func(m measured) float64 { return share(m.HeavyShed, m.HeavySent) }),
-		growth:   median(l, func(m measured) int { return m.rssEnd - m.rssEarly }), rss: median(l, func(m measured) int { return m.rssEnd }),
-		late: median(l, func(m measured) time.Duration { return m.Late }),
+		p50: stat.MedianOf(l, func(m measured) time.Duration { return m.LightP50 }), p99: stat.MedianOf(l, func(m measured) time.Duration { return m.LightP99 }),
+		p999: stat.MedianOf(l, func(m measured) time.Duration { return m.LightP999 }), heavyP50: stat.MedianOf(l, func(m measured) time.Duration { return m.HeavyP50 }),
+		goodput:  stat.MedianOf(l, func(m measured) float64 { return float64(m.HeavyInTime) / m.Seconds }),
+		answered: stat.MedianOf(l, func(m measured) float64 { return share(m.LightAnswered, m.LightSent) }),
+		shed:     stat.MedianOf(l, func(m measured) float64 { return share(m.HeavyShed, m.HeavySent) }),
+		growth:   stat.MedianOf(l, func(m measured) int { return m.rssEnd - m.rssEarly }), rss: stat.MedianOf(l, func(m measured) int { return m.rssEnd }),
+		late: stat.MedianOf(l, func(m measured) time.Duration { return m.Late }),
 	}
 }
 

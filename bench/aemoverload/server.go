@@ -6,9 +6,9 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strconv"
 	"sync/atomic"
-	"time"
+
+	"midplane/bench/internal/garbage"
 )
 
 // A server listens on loopback, tells its address, and serves until its standard input ends.
@@ -30,9 +30,6 @@ var servers = []server{
 	{"aem/uring", "aem's loop on io_uring", serveLoop("io_uring")},
 }
 
-// liveVar tells servers how many MB the garbage keeps alive.
-const liveVar = "AEMOVERLOAD_LIVE_MB"
-
 func runServer(name string, churn bool) error {
 	for _, s := range servers {
 		if s.name != name {
@@ -43,35 +40,11 @@ func runServer(name string, churn bool) error {
 			os.Exit(0)
 		}()
 		if churn {
-			go churnMemory()
+			go garbage.Make(new(atomic.Bool))
 		}
 		return s.run(func(addr string) { fmt.Println(addr) })
 	}
 	return fmt.Errorf("no server %q", name)
-}
-
-type node struct {
-	next *node
-	_    [56]byte
-}
-
-var kept atomic.Pointer[[]*node]
-
-// churnMemory keeps the garbage collector busy: about 60 MB/s, in small objects with pointers, of which -live MB live.
-func churnMemory() {
-	mb, _ := strconv.Atoi(os.Getenv(liveVar))
-	live := make([]*node, 256*max(mb, 1)) // chains of 64 nodes of 64 octets
-	kept.Store(&live)
-	for i := 0; ; i++ {
-		for j := range 16 {
-			var n *node
-			for range 64 {
-				n = &node{next: n}
-			}
-			live[(i*16+j)%len(live)] = n
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // serveConns accepts connections and serves each in a goroutine: handle does the work of a request and returns the status.

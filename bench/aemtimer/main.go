@@ -12,13 +12,13 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"midplane/aem"
+	"midplane/bench/internal/stat"
 	"midplane/internal/aem/hist"
 )
 
@@ -69,12 +69,12 @@ func main() {
 		if row.goal > 0 {
 			goal = verdict(r >= row.goal, fmt.Sprintf("at least %g times", row.goal))
 		}
-		fmt.Fprintf(w, "%s\t%.1f %s\t%.1f %s\t%.1f\t%s\n", row.what, median(std, row.f), row.unit, median(own, row.f), row.unit, r, goal)
+		fmt.Fprintf(w, "%s\t%.1f %s\t%.1f %s\t%.1f\t%s\n", row.what, stat.MedianOf(std, row.f), row.unit, stat.MedianOf(own, row.f), row.unit, r, goal)
 	}
 	late := func(m measured) float64 { return m.p99.Seconds() * 1000 }
-	fmt.Fprintf(w, "lateness p50\t%.2f ms\t%.2f ms\n", median(std, func(m measured) float64 { return m.p50.Seconds() * 1000 }), median(own, func(m measured) float64 { return m.p50.Seconds() * 1000 }))
-	fmt.Fprintf(w, "lateness p99\t%.2f ms\t%.2f ms\t%.1f\t%s\n", median(std, late), median(own, late), ratios(std, own, late), verdict(median(own, late) <= 5, "at most 5 ms"))
-	fmt.Fprintf(w, "longest\t%.2f ms\t%.2f ms\n", median(std, func(m measured) float64 { return m.most.Seconds() * 1000 }), median(own, func(m measured) float64 { return m.most.Seconds() * 1000 }))
+	fmt.Fprintf(w, "lateness p50\t%.2f ms\t%.2f ms\n", stat.MedianOf(std, func(m measured) float64 { return m.p50.Seconds() * 1000 }), stat.MedianOf(own, func(m measured) float64 { return m.p50.Seconds() * 1000 }))
+	fmt.Fprintf(w, "lateness p99\t%.2f ms\t%.2f ms\t%.1f\t%s\n", stat.MedianOf(std, late), stat.MedianOf(own, late), ratios(std, own, late), verdict(stat.MedianOf(own, late) <= 5, "at most 5 ms"))
+	fmt.Fprintf(w, "longest\t%.2f ms\t%.2f ms\n", stat.MedianOf(std, func(m measured) float64 { return m.most.Seconds() * 1000 }), stat.MedianOf(own, func(m measured) float64 { return m.most.Seconds() * 1000 }))
 	w.Flush()
 }
 
@@ -85,22 +85,8 @@ func verdict(ok bool, want string) string {
 	return "MISS " + want
 }
 
-func median(l []measured, f func(measured) float64) float64 {
-	v := make([]float64, len(l))
-	for i, m := range l {
-		v[i] = f(m)
-	}
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
 func ratios(a, b []measured, f func(measured) float64) float64 {
-	v := make([]float64, len(a))
-	for i := range a {
-		v[i] = f(a[i]) / max(f(b[i]), 1e-9)
-	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	return stat.Ratio(stat.Column(a, f), stat.Column(b, func(m measured) float64 { return max(f(m), 1e-9) }))
 }
 
 // cpu returns the processor time of this process.

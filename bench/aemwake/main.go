@@ -17,13 +17,13 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
-	"strconv"
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
 	"midplane/aem"
+	"midplane/bench/internal/garbage"
+	"midplane/bench/internal/stat"
 	"midplane/internal/aem/hist"
 
 	"golang.org/x/sys/unix"
@@ -71,15 +71,12 @@ type result struct {
 
 const goal = 200 * time.Microsecond
 
-// liveVar tells the processes that are measured how many MB the garbage keeps alive.
-const liveVar = "AEMWAKE_LIVE_MB"
-
 func main() {
 	flag.Parse()
 	var err error
 	switch *role {
 	case "":
-		os.Setenv(liveVar, strconv.Itoa(*live))
+		garbage.Keep(*live)
 		err = all()
 	case "stamper":
 		var w io.Writer = os.Stdout
@@ -131,13 +128,13 @@ func all() error {
 	fmt.Fprintln(w, "wake-up, us\tp50\tp99\tp99.9\tmost\tgoal")
 	for _, s := range setups {
 		l := results[s.Name]
-		p99 := median(l, func(r result) time.Duration { return r.P99 })
+		p99 := stat.MedianOf(l, func(r result) time.Duration { return r.P99 })
 		verdict := ""
 		if s.Goal {
 			verdict = pass(p99 <= goal, fmt.Sprintf("p99 at most %v", goal))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, us(median(l, func(r result) time.Duration { return r.P50 })), us(p99),
-			us(median(l, func(r result) time.Duration { return r.P999 })), us(median(l, func(r result) time.Duration { return r.Max })), verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, us(stat.MedianOf(l, func(r result) time.Duration { return r.P50 })), us(p99),
+			us(stat.MedianOf(l, func(r result) time.Duration { return r.P999 })), us(stat.MedianOf(l, func(r result) time.Duration { return r.Max })), verdict)
 	}
 	w.Flush()
 	fmt.Println()
@@ -151,15 +148,6 @@ func pass(ok bool, want string) string {
 		return "PASS " + want
 	}
 	return "MISS " + want
-}
-
-func median(l []result, f func(result) time.Duration) time.Duration {
-	var v []time.Duration
-	for _, r := range l {
-		v = append(v, f(r))
-	}
-	slices.Sort(v)
-	return v[len(v)/2]
 }
 
 func monotonic() int64 {
@@ -194,30 +182,6 @@ func compute(stop *atomic.Bool) {
 			x ^= x << 17
 		}
 		sink.Store(x)
-	}
-}
-
-type node struct {
-	next *node
-	_    [56]byte
-}
-
-var kept atomic.Pointer[[]*node]
-
-// churn makes about 60 MB of garbage a second, in small objects with pointers; -live MB of them live.
-func churn(stop *atomic.Bool) {
-	mb, _ := strconv.Atoi(os.Getenv(liveVar))
-	live := make([]*node, 256*max(mb, 1)) // chains of 64 nodes of 64 octets
-	kept.Store(&live)
-	for i := 0; !stop.Load(); i++ {
-		for j := range 16 {
-			var n *node
-			for range 64 {
-				n = &node{next: n}
-			}
-			live[(i*16+j)%len(live)] = n
-		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -323,7 +287,7 @@ func (s setup) measure() error {
 		}
 	}
 	if s.Garbage {
-		go churn(&stop)
+		go garbage.Make(&stop)
 	}
 	// Without the privilege nice says so and runs it all the same.
 	stamper := exec.Command("nice", "-n", "-15", self, "-role", "stamper", "-addr", to)

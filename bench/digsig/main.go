@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"midplane/bench/internal/stat"
 	"midplane/digsig"
 )
 
@@ -266,12 +267,12 @@ func compare(what string, v *digsig.Verifier, files []file, total int64) error {
 		}
 	}
 	for i, c := range list {
-		line := fmt.Sprintf("  %-22s %8.1f ms %7.0f MB/s", c.name, 1e3*median(times[i]), float64(total)/1e6/median(times[i]))
+		line := fmt.Sprintf("  %-22s %8.1f ms %7.0f MB/s", c.name, 1e3*stat.Median(times[i]), float64(total)/1e6/stat.Median(times[i]))
 		if i > 0 {
-			line += fmt.Sprintf("   verify takes %.2f times as long", ratio(times[0], times[i]))
+			line += fmt.Sprintf("   verify takes %.2f times as long", stat.Ratio(times[0], times[i]))
 		}
 		if c.name == "sha256sum" {
-			line += "   " + goal(ratio(times[0], times[i]) <= 1.15, "at most 1.15")
+			line += "   " + goal(stat.Ratio(times[0], times[i]) <= 1.15, "at most 1.15")
 		}
 		fmt.Println(line)
 	}
@@ -317,7 +318,7 @@ func tree(dir string, v *digsig.Verifier, key *digsig.Signer, files []file, tota
 		name  string
 		times []float64
 	}{{"VerifyTree", verify}, {"ManifestTree", hash}, {"SignTree", sign}} {
-		fmt.Printf("  %-22s %8.1f ms %7.0f MB/s by %d workers   %.2f times ManifestTree, which only reads and hashes\n", x.name, 1e3*median(x.times), float64(total)/1e6/median(x.times), workers, ratio(x.times, hash))
+		fmt.Printf("  %-22s %8.1f ms %7.0f MB/s by %d workers   %.2f times ManifestTree, which only reads and hashes\n", x.name, 1e3*stat.Median(x.times), float64(total)/1e6/stat.Median(x.times), workers, stat.Ratio(x.times, hash))
 	}
 	return nil
 }
@@ -336,7 +337,7 @@ func cached(v *digsig.Verifier, f file) error {
 		}
 		times = append(times, float64(used(syscall.RUSAGE_SELF)-before)/n)
 	}
-	fmt.Printf("\na verdict that is renewed without reading: %.2f µs\n", median(times)/1e3)
+	fmt.Printf("\na verdict that is renewed without reading: %.2f µs\n", stat.Median(times)/1e3)
 	return nil
 }
 
@@ -352,18 +353,4 @@ func goal(reached bool, want string) string {
 	}
 	missed++
 	return "MISSED " + want
-}
-
-func median(l []float64) float64 {
-	s := slices.Clone(l)
-	slices.Sort(s)
-	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
-}
-
-func ratio(a, b []float64) float64 {
-	l := make([]float64, len(a))
-	for i := range a {
-		l[i] = a[i] / b[i]
-	}
-	return median(l)
 }

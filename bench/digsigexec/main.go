@@ -17,11 +17,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"midplane/bench/internal/stat"
 	"midplane/internal/digsig/enforcer"
 )
 
@@ -123,7 +123,7 @@ func (b *bed) measure(rounds, n, jobs int) error {
 				fmt.Fprintf(t, "-\t-\t")
 				continue
 			}
-			fmt.Fprintf(t, "%.1f\t%+.1f %%\t", subject(got[w.name][k]), 100*(median(r)/median(ratios(got["off"][k]))-1))
+			fmt.Fprintf(t, "%.1f\t%+.1f %%\t", subject(got[w.name][k]), 100*(stat.Median(r)/stat.Median(ratios(got["off"][k]))-1))
 		}
 		fmt.Fprintln(t)
 	}
@@ -145,15 +145,7 @@ func subject(p []pair) float64 {
 	for _, x := range p {
 		v = append(v, x.subject)
 	}
-	return median(v)
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(v))
-	return s[len(s)/2]
+	return stat.Median(v)
 }
 
 func (b *bed) once(w way, n, jobs int, got map[string][]pair) error {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"midplane/bench/internal/stat"
 	"midplane/digsig"
 	"midplane/internal/digsig/enforcer"
 )
@@ -69,6 +70,6 @@ func (b *bed) revocation() error {
 		worst = max(worst, t)
 	}
 	fmt.Printf("\n%d revocations of programs with warm verdicts: in force %.1f ms (median) and %.1f ms (most) after the enforcer was told to load them; %d ran after that\n",
-		victims, median(took), worst, ran)
+		victims, stat.Median(took), worst, ran)
 	return os.Remove(filepath.Join(b.cfg.Dir, digsig.RevocationsFile))
 }

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 
+	"midplane/bench/internal/stat"
 	"midplane/fib"
 )
 
@@ -149,22 +150,22 @@ func lookups() {
 					ns[c.name] = append(ns[c.name], t)
 				}
 			}
-			table, fast, persist := ratio(ns["bart Table"], ns["fib"]), ratio(ns["bart Fast"], ns["fib"]), ratio(ns["bart Persist"], ns["fib"])
+			table, fast, persist := stat.Ratio(ns["bart Table"], ns["fib"]), stat.Ratio(ns["bart Fast"], ns["fib"]), stat.Ratio(ns["bart Persist"], ns["fib"])
 			batch, batchMin := "-", "-"
 			if b := ns["fib batch"]; b != nil {
-				batch = fmt.Sprintf("%.1f", median(b))
-				batchMin = fmt.Sprintf("%.1f", min(ratio(ns["bart Table"], b), ratio(ns["bart Fast"], b), ratio(ns["bart Persist"], b)))
+				batch = fmt.Sprintf("%.1f", stat.Median(b))
+				batchMin = fmt.Sprintf("%.1f", min(stat.Ratio(ns["bart Table"], b), stat.Ratio(ns["bart Fast"], b), stat.Ratio(ns["bart Persist"], b)))
 			}
 			verdict := ""
 			if k.least > 0 {
-				one, many := min(table, fast, persist), min(ratio(ns["bart Table"], ns["fib batch"]), ratio(ns["bart Fast"], ns["fib batch"]), ratio(ns["bart Persist"], ns["fib batch"]))
+				one, many := min(table, fast, persist), min(stat.Ratio(ns["bart Table"], ns["fib batch"]), stat.Ratio(ns["bart Fast"], ns["fib batch"]), stat.Ratio(ns["bart Persist"], ns["fib batch"]))
 				verdict = goal(max(one, many) >= k.least, fmt.Sprintf(">= %.1f", k.least))
 				if one < k.least && many >= k.least {
 					verdict += " (by LookupBatch only)"
 				}
 			}
-			fmt.Printf("%-26s %7.1f %7s %7.1f %7.1f %7.1f  %9.1f %9.1f %9.1f  %9s  %s\n", name+" "+k.label, median(ns["fib"]), batch,
-				median(ns["bart Table"]), median(ns["bart Fast"]), median(ns["bart Persist"]), table, fast, persist, batchMin, verdict)
+			fmt.Printf("%-26s %7.1f %7s %7.1f %7.1f %7.1f  %9.1f %9.1f %9.1f  %9s  %s\n", name+" "+k.label, stat.Median(ns["fib"]), batch,
+				stat.Median(ns["bart Table"]), stat.Median(ns["bart Fast"]), stat.Median(ns["bart Persist"]), table, fast, persist, batchMin, verdict)
 		}
 	}
 }

@@ -84,21 +84,3 @@ func goal(reached bool, want string) string {
 	missed++
 	return "MISSED " + want
 }
-
-func median(l []float64) float64 {
-	s := slices.Clone(l)
-	slices.Sort(s)
-	if len(s)%2 == 1 {
-		return s[len(s)/2]
-	}
-	return (s[len(s)/2-1] + s[len(s)/2]) / 2
-}
-
-// ratios divides within the rounds and takes the median.
-func ratio(a, b []float64) float64 {
-	l := make([]float64, len(a))
-	for i := range a {
-		l[i] = a[i] / b[i]
-	}
-	return median(l)
-}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gaissmai/bart"
 
+	"midplane/bench/internal/stat"
 	"midplane/fib"
 	"midplane/internal/fib/fibtest"
 )
@@ -110,7 +111,7 @@ func load() {
 		runtime.KeepAlive(table)
 		runtime.KeepAlive(fast)
 	}
-	fmt.Printf("insert one by one %.0f, swap of the whole %.0f, bart Table %.0f, bart Fast %.0f\n", median(ns[0]), median(ns[1]), median(ns[2]), median(ns[3]))
+	fmt.Printf("insert one by one %.0f, swap of the whole %.0f, bart Table %.0f, bart Fast %.0f\n", stat.Median(ns[0]), stat.Median(ns[1]), stat.Median(ns[2]), stat.Median(ns[3]))
 }
 
 // many has FIBs of equal size, with prefixes drawn from the full table, of which 85 in 100 are IPv4, as there, or all.

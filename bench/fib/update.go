@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"midplane/bench/internal/stat"
 	"midplane/internal/fib/fibtest"
 )
 
@@ -154,7 +155,7 @@ func bartUpdates(w *world, name string, in []netip.Prefix, hopOf map[netip.Prefi
 		}
 	}
 	fmt.Printf("%-16s mean us: fib %.2f, bart Table %.2f, Fast %.2f (both without readers beside), Persist %.2f (%.1f times fib)\n", name+" all lengths",
-		median(line[0]), median(line[1]), median(line[2]), median(line[3]), ratio(line[3], line[0]))
+		stat.Median(line[0]), stat.Median(line[1]), stat.Median(line[2]), stat.Median(line[3]), stat.Ratio(line[3], line[0]))
 }
 
 // beside runs a reader alone and beside a writer that makes 100,000 updates a second, in turn.
@@ -218,9 +219,9 @@ func beside() {
 			wg.Wait()
 			rates = append(rates, float64(done)/took.Seconds())
 		}
-		loss := (1 - 1/ratio(with, alone)) * 100
-		fmt.Printf("%s: alone %.1f, beside %.1f: %.1f %% slower  %s; %.0f updates/s  %s\n", name, median(alone), median(with), loss, goal(loss < 20, "< 20 %"),
-			median(rates), goal(median(rates) > rate*0.99, ">= 99 % of 100,000/s"))
+		loss := (1 - 1/stat.Ratio(with, alone)) * 100
+		fmt.Printf("%s: alone %.1f, beside %.1f: %.1f %% slower  %s; %.0f updates/s  %s\n", name, stat.Median(alone), stat.Median(with), loss, goal(loss < 20, "< 20 %"),
+			stat.Median(rates), goal(stat.Median(rates) > rate*0.99, ">= 99 % of 100,000/s"))
 	}
 }
 

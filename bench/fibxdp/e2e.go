@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"midplane/bench/internal/stat"
 )
 
 func (b *bench) dir() string { return b.pins }
@@ -28,7 +30,7 @@ func (b *bench) endToEnd(rounds, frames int) error {
 		kernel = append(kernel, n)
 	}
 	fmt.Printf("\nIPv4 end to end over veth: generator, router and sink on one core, medians of %d rounds of %d packets of 64 octets\n", rounds, frames)
-	fmt.Printf("%-40s %9.0f packets/s\n%-40s %9.0f packets/s\n%-40s %8.1fx  goal 2x\n", "midplane", median(ours), "the kernel's forwarding", median(kernel), "ratio", median(ours)/median(kernel))
+	fmt.Printf("%-40s %9.0f packets/s\n%-40s %9.0f packets/s\n%-40s %8.1fx  goal 2x\n", "midplane", stat.Median(ours), "the kernel's forwarding", stat.Median(kernel), "ratio", stat.Median(ours)/stat.Median(kernel))
 	return nil
 }
 

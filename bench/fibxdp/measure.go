@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 
+	"midplane/bench/internal/stat"
 	"midplane/fib"
 	"midplane/internal/fib/image"
 	"midplane/internal/fib/xdp"
@@ -362,15 +363,15 @@ func (b *bench) contest(c contest, rounds, repeat int) error {
 		}
 	}
 	fmt.Printf("\n%s, medians of %d rounds of %d packets\n%-40s %9s %16s %16s %9s %9s\n", c.title, rounds, repeat, "", "ns", "net of empty", "net of key", "ratio", "ratio")
-	ours := median(times[2])
+	ours := stat.Median(times[2])
 	for i, e := range all {
-		m := median(times[i])
+		m := stat.Median(times[i])
 		fmt.Printf("%-40s %9.0f", e.name, m)
 		if i > 1 {
-			fmt.Printf(" %16.0f %16.0f", m-median(times[0]), m-median(times[1]))
+			fmt.Printf(" %16.0f %16.0f", m-stat.Median(times[0]), m-stat.Median(times[1]))
 		}
 		if i > 2 {
-			fmt.Printf(" %8.1fx %8.1fx", (m-median(times[0]))/(ours-median(times[0])), (m-median(times[1]))/(ours-median(times[1])))
+			fmt.Printf(" %8.1fx %8.1fx", (m-stat.Median(times[0]))/(ours-stat.Median(times[0])), (m-stat.Median(times[1]))/(ours-stat.Median(times[1])))
 			if e.goal > 0 {
 				fmt.Printf("  goal %.0fx", e.goal)
 			}
@@ -378,9 +379,4 @@ func (b *bench) contest(c contest, rounds, repeat int) error {
 		fmt.Println()
 	}
 	return nil
-}
-
-func median(l []float64) float64 {
-	l = slices.Sorted(slices.Values(l))
-	return l[len(l)/2]
 }
