@@ -286,3 +286,28 @@ func TestIntegrationKilledTestLeavesNothing(t *testing.T) {
 		t.Errorf("namespaces left: %q", left)
 	}
 }
+
+// TestIntegrationListingsWhileNamesChange: a table that changes while the tool reads it is read again.
+func TestIntegrationListingsWhileNamesChange(t *testing.T) {
+	Require(t)
+	g := NewNetwork(t).Guest(GuestConfig{})
+	storm := g.Start("python3", "-c", `
+import socket, time
+s = socket.socket(socket.AF_TIPC, socket.SOCK_RDM)
+for i in range(300):
+  s.bind((socket.TIPC_ADDR_NAMESEQ, 7000, 10 * i, 10 * i + 1, 1))
+print("bound", flush=True)
+while True:
+  for i in range(300):
+    a = (socket.TIPC_ADDR_NAMESEQ, 7000, 10 * i, 10 * i + 1, -1)
+    s.bind(a); s.bind(a[:4] + (1,))
+  time.sleep(0.2)
+`)
+	storm.ExpectLine("bound")
+	for range 5 {
+		if rows := g.NameTable(); len(rows) < 250 {
+			t.Errorf("%d rows", len(rows))
+		}
+	}
+	storm.Kill()
+}

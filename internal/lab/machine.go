@@ -121,6 +121,12 @@ func (g *machine) Sh(format string, args ...any) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
 	defer cancel()
 	r, err := g.Run(ctx, command)
+	return g.succeeded(command, r, err)
+}
+
+// succeeded returns what command wrote, and fails the test when it did not end well.
+func (g *machine) succeeded(command string, r Result, err error) string {
+	g.t.Helper()
 	if err != nil || r.Code != 0 {
 		g.t.Fatalf("%s: %s: exit %d, %v\n%s%s", g.name, command, r.Code, err, r.Stdout, r.Stderr)
 	}

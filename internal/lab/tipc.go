@@ -14,10 +14,20 @@ import (
 	"time"
 )
 
-// TIPC runs iproute2's tipc in the guest with a shell line's arguments, and fails the test when it fails.
+// TIPC runs iproute2's tipc in the guest with a shell line's arguments, and fails the test when it fails. A listing
+// during which the kernel's table changed (NLM_F_DUMP_INTR, which the tool tells as EINTR) is asked for again.
 func (g *Guest) TIPC(format string, args ...any) string {
 	g.t.Helper()
-	return g.Sh("tipc "+format, args...)
+	command := "tipc " + fmt.Sprintf(format, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
+	defer cancel()
+	for {
+		r, err := g.Run(ctx, command)
+		if err == nil && strings.Contains(r.Stderr, "Interrupted system call") {
+			continue
+		}
+		return g.succeeded(command, r, err)
+	}
 }
 
 // EnableUDP enables the bearer "udp:uN" with the IPv4 address of device number nic, discovering by multicast.
@@ -112,7 +122,7 @@ func (p Publication) key() string {
 func (g *Guest) NameTable() []Publication {
 	g.t.Helper()
 	addresses := map[string]uint32{}
-	for line := range strings.Lines(g.Sh("tipc node list; tipc node get identity")) {
+	for line := range strings.Lines(g.TIPC("node list") + g.TIPC("node get identity")) {
 		if w := strings.Fields(line); len(w) >= 2 {
 			if n, err := parseHash(w[1]); err == nil {
 				addresses[w[0]] = n
