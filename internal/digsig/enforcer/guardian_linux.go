@@ -36,12 +36,12 @@ type hello struct {
 // guardianVariable names the socket of a guardian.
 const guardianVariable = "MIDPLANE_DIGSIG_GUARDIAN"
 
-// Patience of the guardian and with it.
-const (
-	guardPatience = 5 * time.Second
-	// A supervisor that has had no worker for so long does not see to it: it is stopped, or hangs.
-	helpless = time.Minute
-)
+// guardPatience is that of the guardian and with it.
+const guardPatience = 5 * time.Second
+
+// helpless says how long a supervisor may be without a worker: longer than it waits after one that failed. One that has none
+// for so long is stopped, or hangs.
+func helpless(c *Config) time.Duration { return max(8*time.Second, 6*c.Watchdog) }
 
 // guardian keeps what a supervisor needs to take over from one before it, for as long as there is one, its worker, or
 // neither. It reads no events and answers none. Where both have ended it starts another supervisor, from its own program.
@@ -142,9 +142,12 @@ func (g *guardian) look() {
 			g.alone = time.Time{}
 		case g.alone.IsZero():
 			g.alone = time.Now()
-		case time.Since(g.alone) > helpless:
-			g.log.Error("the supervisor has had no worker and starts none: it is killed", "for", helpless)
-			g.dismiss(true)
+		default:
+			b := g.kept.told()
+			if patience := helpless(&b.Config); time.Since(g.alone) > patience {
+				g.log.Error("the supervisor has had no worker and starts none: it is killed", "for", patience)
+				g.dismiss(true)
+			}
 		}
 		return
 	}

@@ -218,7 +218,30 @@ func TestIntegrationKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
-// Without systemd and guardian a worker goes on alone, and a second enforcer is refused.
+// A supervisor that hangs while its worker dies is replaced: systemd's watchdog could not, as systemd waits for an answer too.
+func TestIntegrationSupervisorHangs(t *testing.T) {
+	needRoot(t)
+	dir := Tmpfs(t)
+	r := New(t, dir)
+	r.Config.Watchdog = time.Second
+	files := stormBed(t, dir, r, 1)
+	r.Guardian()
+	u := r.Unit()
+	u.Start()
+	before := r.Status()
+	_ = syscall.Kill(before.Supervisor.PID, syscall.SIGSTOP)
+	decides(t, r, "the supervisor is stopped", files)
+	_ = syscall.Kill(before.Worker, syscall.SIGKILL)
+	decides(t, r, "and its worker is dead", files)
+	if now := r.Status(); now.Supervisor.PID == before.Supervisor.PID || now.Worker == before.Worker {
+		t.Errorf("nobody was replaced: %+v", now.Supervisor)
+	}
+	u.End(syscall.SIGKILL)
+	u.Start()
+	decides(t, r, "systemd's own", files)
+}
+
+// A second enforcer is refused, and changes nothing.
 func TestIntegrationSecondRefused(t *testing.T) {
 	needRoot(t)
 	dir := Tmpfs(t)
