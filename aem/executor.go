@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"midplane/internal/aem/ctl"
+	"midplane/internal/aem/loop"
 	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
 )
@@ -20,12 +21,13 @@ type Config struct {
 	// affinity and the quota of its cgroups, rounded down.
 	Workers int
 	// TakeProcs lets the executor set GOMAXPROCS, which is one value for the whole process: to the number of workers of all
-	// nicenesses that are in use, plus Loops, plus one, so that the runtime always has a spare processor for urgent handlers
-	// while workers compute. Shutdown gives it back. New refuses when it was set already, by the environment or the program.
+	// nicenesses that are in use, plus Loops, plus two, so that the runtime always has a spare processor for urgent handlers
+	// while workers compute and the collector marks. Shutdown gives it back. New refuses when it was set already, by the environment or the program.
 	// Without it there is no bound on how long an urgent handler waits while as many others compute as there are processors.
 	TakeProcs bool
 	// Loops is how many goroutines run inline classes at once under load (event loops, or processors that serve connections),
-	// default 1. It counts with TakeProcs only.
+	// default 1. It counts with TakeProcs only. While lowered workers run, so many Loops on epoll or io_uring keep their
+	// processor of the runtime as they wait for the kernel.
 	Loops int
 	// CPUs binds lowered workers to these processors, nil for all that the process may use.
 	CPUs []int
@@ -39,6 +41,12 @@ type Config struct {
 }
 
 const maxWorkers = 1024
+
+// spareProcs is how many Ps there are beside those of workers and loops. One is for urgent goroutines. The other is for the
+// collector: when the world starts again, the first P that schedules is given to a mark worker that does not yield
+// (runtime/proc.go:procresize, findRunnable), together with the goroutine that waits on it, for 10 ms. A P that is idle at
+// that moment goes first.
+const spareProcs = 2
 
 // Executor runs tasks by class. Its methods are safe for concurrent use.
 type Executor struct {
@@ -58,6 +66,7 @@ type Executor struct {
 	closed  bool
 
 	pace       *pacemaker    // nil when nobody promised a bound
+	holders    atomic.Int64  // loops that may keep their P
 	procs      *worker.Procs // nil when GOMAXPROCS is not ours
 	procsWant  atomic.Int64
 	scheduling atomic.Int64 // the last 99th percentile, in nanoseconds
@@ -94,7 +103,7 @@ func New(cfg *Config) (*Executor, error) {
 		if ex.procs, err = worker.TakeProcs(); err != nil {
 			return nil, fmt.Errorf("aem: TakeProcs: %w", err)
 		}
-		ex.growProcs(ex.cfg.Loops + 1)
+		ex.growProcs(ex.cfg.Loops + spareProcs)
 	}
 	if ex.log = ex.cfg.Logger; ex.log == nil {
 		ex.log = slog.New(slog.DiscardHandler)
@@ -127,6 +136,19 @@ func (ex *Executor) growProcs(n int) {
 	if ex.procs != nil {
 		ex.procs.Set(int(ex.procsWant.Add(int64(n))))
 	}
+}
+
+// holder returns what tells a loop whether its waits keep their P: while lowered workers run. It is nil for more loops than
+// GOMAXPROCS has room for. A loop that was given one takes itself from holders when it ends.
+func (ex *Executor) holder() func() bool {
+	if ex.pace == nil || !loop.CanHold() {
+		return nil
+	}
+	if ex.holders.Add(1) > int64(ex.cfg.Loops) {
+		ex.holders.Add(-1)
+		return nil
+	}
+	return func() bool { return ex.pace.running.Load() > 0 }
 }
 
 func (ex *Executor) warn(what string, err error) {

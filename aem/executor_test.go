@@ -413,8 +413,8 @@ func TestTakeProcs(t *testing.T) {
 	if err := ex.Background().Do(bounded(t), func(*Ctx) {}); err != nil {
 		t.Fatal(err)
 	}
-	if n := runtime.GOMAXPROCS(0); n != max(3+2+1, before) {
-		t.Errorf("GOMAXPROCS is %d with 3 workers, 2 loops and a spare one", n)
+	if n := runtime.GOMAXPROCS(0); n != max(3+2+2, before) {
+		t.Errorf("GOMAXPROCS is %d with 3 workers, 2 loops and two spare ones", n)
 	}
 	if s := ex.Stats(); !s.TookProcs || s.GOMAXPROCS != runtime.GOMAXPROCS(0) {
 		t.Errorf("stats say %d, %v", s.GOMAXPROCS, s.TookProcs)
