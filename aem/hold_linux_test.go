@@ -49,7 +49,7 @@ func TestHold(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if n := ex.holders.Load(); n != 0 {
+		if n := ex.pace.loops.Load(); n != 0 {
 			t.Errorf("%s: %d loops hold after Close", backend, n)
 		}
 	}

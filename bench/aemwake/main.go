@@ -46,8 +46,11 @@ type setup struct {
 	Own     bool   // in the executor, whose handler is an inline class
 	Loop    string // back end of an aem loop that the handler runs on; "": it is a goroutine that reads
 	Garbage bool
+	Heap    int64 // the executor's HeapBudget
 	Goal    bool
 }
+
+const budget = 512 << 20
 
 var setups = []setup{
 	{Name: "plain, idle"},
@@ -57,11 +60,14 @@ var setups = []setup{
 	{Name: "aem, idle", Own: true},
 	{Name: "aem, busy", Own: true, Busy: 2, Goal: true},
 	{Name: "aem, busy, garbage", Own: true, Busy: 2, Garbage: true, Goal: true},
+	{Name: "aem, busy, garbage, 512 MB of heap", Own: true, Busy: 2, Garbage: true, Heap: budget, Goal: true},
 	{Name: "aem, 8 busy", Own: true, Busy: 8, Goal: true},
 	{Name: "aem on epoll, busy", Own: true, Loop: "epoll", Busy: 2, Goal: true},
 	{Name: "aem on epoll, busy, garbage", Own: true, Loop: "epoll", Busy: 2, Garbage: true, Goal: true},
+	{Name: "aem on epoll, busy, garbage, 512 MB of heap", Own: true, Loop: "epoll", Busy: 2, Garbage: true, Heap: budget, Goal: true},
 	{Name: "aem on io_uring, busy", Own: true, Loop: "io_uring", Busy: 2, Goal: true},
 	{Name: "aem on io_uring, busy, garbage", Own: true, Loop: "io_uring", Busy: 2, Garbage: true, Goal: true},
+	{Name: "aem on io_uring, busy, garbage, 512 MB of heap", Own: true, Loop: "io_uring", Busy: 2, Garbage: true, Heap: budget, Goal: true},
 }
 
 type result struct {
@@ -253,7 +259,7 @@ func (s setup) measure() error {
 	w := &watcher{done: make(chan error, 1)}
 	to := ""
 	if s.Own {
-		ex, err := aem.New(&aem.Config{TakeProcs: true})
+		ex, err := aem.New(&aem.Config{TakeProcs: true, HeapBudget: s.Heap})
 		if err != nil {
 			return err
 		}
