@@ -290,6 +290,7 @@ func (s *signing) unsign(ctx context.Context, e *env, args []string) error {
 // verifying is what newVerify's flags say.
 type verifying struct {
 	trusting
+	asking
 	use, at               string
 	detached, quiet, data bool
 	verbose               bool
@@ -308,7 +309,8 @@ or by the keys that --pub names. Each file is a line; of directories only what i
 
 The exit code says what is wrong: 10 unsigned, 11 broken (altered after it was signed), 12 signed by a key that is not
 trusted, 13 revoked, 14 expired or not yet valid, 15 refused by the policy for another reason, 1 not readable; of several
-files the gravest (in the order 11, 13, 1, 12, 14, 10, 15). It does not depend on the policy's mode.
+files the gravest (in the order 11, 13, 1, 12, 14, 10, 15). It does not depend on the policy's mode. Where an enforcer runs, files
+that are not good cannot be opened: then it is asked why (as root; not with --pub).
 
 With --bsign the old signatures of bsign are verified in place of ours, as of when they were made. They are over SHA-1: enough to
 tell whose an old file was, and sign --bsign moves it to a signature of today; never enough to let it run.`,
@@ -322,6 +324,7 @@ tell whose an old file was, and sign --bsign moves it to a signature of today; n
 	o.flags(c)
 	f.StringVar(&o.use, "use", "any", "what for: exec, interp, lib, script, check, open, module, or any")
 	f.StringVar(&o.at, "at", "", "time at which it must be good (default now)")
+	socketFlag(c, &o.socket)
 	f.BoolVar(&o.detached, "detached", false, "the signature is in PATH.sig")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing: the exit code tells")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "of directories name the good files too")
@@ -360,7 +363,9 @@ func (o *verifying) run(ctx context.Context, e *env, args []string) error {
 	list := &jsonList{w: e.out}
 	var writing error
 	good, bad := 0, 0
+	o.none = len(o.pubs) > 0
 	tell := func(path string, got digsig.Verdict, always bool) {
+		got = o.ask(ctx, path, got)
 		code := codeOf(got)
 		worst = graver(worst, code)
 		if code == 0 {
