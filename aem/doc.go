@@ -41,7 +41,7 @@
 //
 //   - Goroutines outside of the executor that compute. There are no priorities among goroutines: each takes a processor of the
 //     runtime (a P) for up to 10 ms at a time. Send such work to Background with Class.Go. Stats().Scheduling shows the damage.
-//   - GOMAXPROCS without a spare one. Config.TakeProcs sets it to workers + loops + 1. It is one value for the whole
+//   - GOMAXPROCS without a spare one. Config.TakeProcs sets it to workers + loops + 2. It is one value for the whole
 //     process, so nothing happens without being asked for, and New refuses when somebody else has set it.
 //   - Handlers of inline classes that block or compute: they hold up what calls them. The stall detector names them
 //     (Config.OnStall), with their stack.

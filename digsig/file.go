@@ -153,9 +153,12 @@ type SignOptions struct {
 // ErrBusy is returned for a program that runs, unless SignOptions.Busy is set.
 var ErrBusy = errors.New("the program is running")
 
+// ErrLinked is returned for a file with several names (hard links), of which one only would get the new file.
+var ErrLinked = errors.New("hard links")
+
 // SignFile embeds a signature in an ELF file. The file is replaced by a new one with the mode, owner and extended attributes
-// of the old: whatever happens, there is the old or the new one. Symbolic links are followed. Files with several names (hard
-// links) are refused, as only one of them would change; SignTree handles those.
+// of the old: whatever happens, there is the old or the new one. Symbolic links are followed. A file with several names
+// is refused with ErrLinked; SignTrees handles those.
 func SignFile(ctx context.Context, name string, o SignOptions, signers ...*Signer) (*Statement, error) {
 	name, err := filepath.EvalSymlinks(name)
 	if err != nil {
@@ -167,7 +170,7 @@ func SignFile(ctx context.Context, name string, o SignOptions, signers ...*Signe
 	}
 	defer f.Close()
 	if n := links(before); n > 1 {
-		return nil, fmt.Errorf("sign %s: it has %d names; sign the tree that they are in", name, n)
+		return nil, fmt.Errorf("sign %s: %w: it has %d names", name, ErrLinked, n)
 	}
 	var st *Statement
 	err = replace(name, f, before, o.Busy, func(w *os.File) (err error) {
@@ -195,7 +198,7 @@ func UnsignFile(ctx context.Context, name string, busy bool) error {
 	}
 	defer f.Close()
 	if n := links(before); n > 1 {
-		return fmt.Errorf("unsign %s: it has %d names", name, n)
+		return fmt.Errorf("unsign %s: %w: it has %d names", name, ErrLinked, n)
 	}
 	err = replace(name, f, before, busy, func(w *os.File) error {
 		_, err := Remove(ctx, w, f, before.Size())

@@ -177,6 +177,50 @@ func TestSignFileRefused(t *testing.T) {
 	}
 }
 
+// fullFor fails the nth write, as a disk that was full for a moment.
+type fullFor struct {
+	n   int
+	err error
+}
+
+func (f *fullFor) WriteAt(b []byte, _ int64) (int, error) {
+	if f.n--; f.n == 0 {
+		return 0, f.err
+	}
+	return len(b), nil
+}
+
+// A write that fails is told, whichever it is: else a file with a hole would replace the good one.
+func TestWriteFails(t *testing.T) {
+	key := testKey(t, 1)
+	big := elftest.Build(elftest.Spec{Sections: []elftest.Section{{Name: ".data", Type: 1, Data: make([]byte, 3<<20)}}}).Bytes
+	signed := embed(t, big, Template{Issued: now}, key)
+	for what, f := range map[string]func(w *fullFor) error{
+		"Embed": func(w *fullFor) error {
+			_, err := Embed(t.Context(), w, bytes.NewReader(big), int64(len(big)), Template{Issued: now}, key)
+			return err
+		},
+		"Remove": func(w *fullFor) error {
+			_, err := Remove(t.Context(), w, bytes.NewReader(signed), int64(len(signed)))
+			return err
+		},
+	} {
+		all := &fullFor{n: 1 << 30, err: syscall.ENOSPC}
+		if err := f(all); err != nil {
+			t.Fatal(err)
+		}
+		writes := 1<<30 - all.n
+		if writes < 3 {
+			t.Errorf("%s: %d writes: want some more", what, writes)
+		}
+		for n := range writes {
+			if err := f(&fullFor{n: n + 1, err: syscall.ENOSPC}); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%s: write %d of %d failed: %v", what, n+1, writes, err)
+			}
+		}
+	}
+}
+
 // A program that runs is refused, and with Busy replaced, while it goes on with the old file.
 func TestSignBusy(t *testing.T) {
 	sleep, err := exec.LookPath("sleep")

@@ -214,7 +214,7 @@ func (e *evidence) hash(ctx context.Context, r io.ReaderAt, slot int64, payload 
 	return nil
 }
 
-// hashRange hashes the first n octets.
+// hashRange hashes the first n octets, or writes them.
 func hashRange(ctx context.Context, h io.Writer, r io.ReaderAt, n int64) error {
 	buf := blocks.Get().(*[blockSize]byte)
 	defer blocks.Put(buf)
@@ -226,7 +226,9 @@ func hashRange(ctx context.Context, h io.Writer, r io.ReaderAt, n int64) error {
 		if err := readAll(r, b, off); err != nil {
 			return err
 		}
-		h.Write(b)
+		if _, err := h.Write(b); err != nil {
+			return err
+		}
 		off += int64(len(b))
 	}
 	return nil

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"midplane/internal/digsig/elfsig"
 	"midplane/internal/digsig/elfsig/elftest"
 )
 
@@ -172,6 +175,121 @@ func TestManifestTreeNames(t *testing.T) {
 	}
 }
 
+// Signing and unsigning trees gives every file back to the octet, with all its names, and nothing else is touched.
+func TestUnsignTrees(t *testing.T) {
+	dir := tree(t)
+	key := testKey(t, 1)
+	bin, lib := filepath.Join(dir, "bin"), filepath.Join(dir, "lib")
+	data := write(t, filepath.Join(dir, "share/data2"), []byte("data"), 0o644)
+	if err := os.Link(data, filepath.Join(dir, "bin/data")); err != nil { // no program, and a name of it is elsewhere
+		t.Fatal(err)
+	}
+	os.Remove(filepath.Join(bin, ".digsig-left"))
+	write(t, filepath.Join(lib, tempPrefix+"prog2"), []byte("of a run that was killed"), 0o600)
+	before := map[string]string{}
+	each := func(f func(rel, content string)) {
+		for _, rel := range []string{"bin/prog", "bin/static", "lib/lib.so", "lib/appended", "lib/mod.ko", "bin/script", "share/data", "lib/prog2", "bin/data"} {
+			f(rel, string(readFile(t, filepath.Join(dir, rel))))
+		}
+	}
+	each(func(rel, content string) { before[rel] = content })
+	o := SignOptions{Template: Template{Issued: now}}
+	// A root within another changes nothing, a file may be a root.
+	done, err := SignTrees(t.Context(), []string{bin, lib, bin, filepath.Join(lib, "lib.so")}, o, TreeOptions{}, key)
+	if err != nil || done.Embedded != 3 || len(done.Failed) != 0 || len(done.Linked) != 0 || len(done.Listed) != 3 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	a, _ := os.Stat(filepath.Join(bin, "prog"))
+	if b, _ := os.Stat(filepath.Join(lib, "prog2")); !os.SameFile(a, b) {
+		t.Error("a file with a name in each tree became two")
+	}
+	leftOver(t, dir)
+	// Half of a file's names are not enough.
+	gone, err := UnsignTrees(t.Context(), []string{lib}, false, TreeOptions{})
+	if err != nil || gone.Removed != 1 || len(gone.Failed) != 1 || !strings.Contains(gone.Failed[0].Error(), "prog2: it has 2 names (hard links), and 1 of them") {
+		t.Errorf("%+v, %v", gone, err)
+	}
+	steps := 0
+	gone, err = UnsignTrees(t.Context(), []string{dir}, false, TreeOptions{Workers: 2, Progress: func(p Progress) { steps++ }})
+	if err != nil || gone.Removed != 2 || len(gone.Failed) != 0 || steps != 9 {
+		t.Errorf("%+v, %v, %d steps", gone, err, steps)
+	}
+	each(func(rel, content string) {
+		if content != before[rel] {
+			t.Errorf("%s is not what it was", rel)
+		}
+	})
+	a, _ = os.Stat(filepath.Join(bin, "prog"))
+	if b, _ := os.Stat(filepath.Join(lib, "prog2")); !os.SameFile(a, b) || a.Mode() != 0o755 {
+		t.Error("its names parted", a.Mode())
+	}
+	leftOver(t, dir)
+	// A second time there is nothing to do, but for a file that was named.
+	gone, err = UnsignTrees(t.Context(), []string{dir}, false, TreeOptions{})
+	if err != nil || gone.Removed != 0 || len(gone.Failed) != 0 {
+		t.Errorf("%+v, %v", gone, err)
+	}
+	gone, err = UnsignTrees(t.Context(), []string{filepath.Join(bin, "prog"), filepath.Join(lib, "prog2"), filepath.Join(bin, "script")}, false, TreeOptions{})
+	if err != nil || len(gone.Failed) != 2 || !errors.Is(gone.Failed[0], elfsig.ErrUnsigned) {
+		t.Errorf("%+v, %v", gone, err)
+	}
+	if _, err := UnsignTrees(t.Context(), []string{filepath.Join(dir, "nothing")}, false, TreeOptions{}); err == nil {
+		t.Error("there is nothing")
+	}
+	// What was changed after it was signed stays as it is, and is told.
+	static := filepath.Join(bin, "static")
+	if _, err := SignFile(t.Context(), static, o, key); err != nil {
+		t.Fatal(err)
+	}
+	broken := append(readFile(t, static), "more"...)
+	write(t, static, broken, 0o700)
+	if gone, err = UnsignTrees(t.Context(), []string{bin}, false, TreeOptions{}); err != nil || len(gone.Failed) != 1 || !bytes.Equal(readFile(t, static), broken) {
+		t.Errorf("%+v, %v", gone, err)
+	}
+}
+
+// A directory that may not be read is told, and the rest is done nevertheless.
+func TestUnreadableDirectory(t *testing.T) {
+	dir := tree(t)
+	lib := filepath.Join(dir, "lib")
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, lib: 0o700} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() == 0 { // trees are walked by who calls
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0)
+		defer syscall.RawSyscall(syscall.SYS_SETFSUID, 0, 0, 0)
+	} else if err := os.Chmod(lib, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(lib, 0o700)
+	key := testKey(t, 1)
+	v := verifier(t, Config{Trust: trusting(t, key)})
+	got := verdicts(t, v, dir, TreeOptions{})
+	if len(got) != 4 || got["lib"] != Unreadable || got["bin/prog"] != Unsigned {
+		t.Errorf("%v", got)
+	}
+	entries, err := ManifestTree(t.Context(), dir, Template{}, TreeOptions{}, nil)
+	var f *FileError
+	if len(entries) != 3 || !errors.As(err, &f) || f.Path != lib || !errors.Is(err, os.ErrPermission) {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+	done, err := SignTree(t.Context(), dir, SignOptions{Template: Template{Issued: now}}, TreeOptions{}, key)
+	if err != nil || len(done.Failed) != 1 || done.Failed[0].Path != lib || done.Embedded != 1 || len(done.Linked) != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	gone, err := UnsignTrees(t.Context(), []string{dir}, false, TreeOptions{})
+	if err != nil || len(gone.Failed) != 1 || gone.Failed[0].Path != lib || gone.Removed != 1 {
+		t.Errorf("%+v, %v", gone, err)
+	}
+	if _, err := SignTree(t.Context(), lib, SignOptions{Template: Template{Issued: now}}, TreeOptions{}, key); !errors.Is(err, os.ErrPermission) {
+		t.Error(err)
+	}
+}
+
 // A name outside the tree, a key that fails and an end that is asked for: the files stay as they are.
 func TestTreeFails(t *testing.T) {
 	dir := tree(t)
@@ -179,7 +297,7 @@ func TestTreeFails(t *testing.T) {
 	before := readFile(t, filepath.Join(dir, "bin/prog"))
 	o := SignOptions{Template: Template{Issued: now}}
 	done, err := SignTree(t.Context(), filepath.Join(dir, "bin"), o, TreeOptions{}, key)
-	if err != nil || len(done.Failed) != 1 || !strings.Contains(done.Failed[0].Error(), "2 names, and 1") {
+	if err != nil || len(done.Failed) != 0 || len(done.Linked) != 1 || filepath.Base(done.Linked[0]) != "prog" || len(done.Listed) != 2 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	if !bytes.Equal(before, readFile(t, filepath.Join(dir, "bin/prog"))) {

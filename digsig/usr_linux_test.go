@@ -28,7 +28,7 @@ func TestIntegrationEveryELFOfUsr(t *testing.T) {
 	lab.RequireTool(t, "ldd", "libc-bin")
 	key := testKey(t, 1)
 	v := verifier(t, Config{Trust: trusting(t, key)})
-	nodes, err := walk(t.Context(), "/usr")
+	nodes, _, err := walk(t.Context(), []string{"/usr"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ type Table struct {
 	mu      sync.Mutex // guards what follows, and all writing below the descriptor
 	heap    trie.Heap
 	tree    [2]trie.Tree
+	watches []*Watch
 	removed bool
 }
 
@@ -87,7 +88,7 @@ func (t *Table) Insert(p netip.Prefix, nh NextHopID) (old NextHopID, replaced bo
 		t.set.hops.drop(NextHopID(was), 1)
 	}
 	if was != uint32(nh) {
-		t.changed()
+		t.routeChanged(p, NextHopID(was), nh)
 	}
 	return NextHopID(was), was != 0, nil
 }
@@ -109,7 +110,7 @@ func (t *Table) Delete(p netip.Prefix) (old NextHopID, deleted bool, err error) 
 	}
 	if was != 0 {
 		t.set.hops.drop(NextHopID(was), 1)
-		t.changed()
+		t.routeChanged(p, NextHopID(was), 0)
 	}
 	return NextHopID(was), was != 0, nil
 }
@@ -122,7 +123,7 @@ func (t *Table) Clear() error {
 		return &OpError{"clear", "fib " + label(t.id, t.name), ErrRemoved}
 	}
 	t.clear()
-	t.changed()
+	t.allChanged()
 	return nil
 }
 
@@ -196,7 +197,7 @@ func (t *Table) Replace(routes iter.Seq[Route]) error {
 		t.tree[f].Swap(b[f])
 	}
 	t.set.hops.dropAll(uses)
-	t.changed()
+	t.allChanged()
 	return nil
 }
 

@@ -32,6 +32,7 @@ var cores = []core{
 	{"internal/fib/diff", nil},
 	{"internal/digsig/gate", imports("internal/mono")},
 	{"internal/digsig/audit/chain", nil},
+	{"internal/digsig/audit/learnt", imports("internal/digsig/audit/chain")},
 	{"internal/aem/hist", nil},
 	{"internal/aem/wheel", imports("internal/mono")},
 	{"internal/aem/sched", imports("internal/mono")},
@@ -42,7 +43,7 @@ var cores = []core{
 	{"internal/digsig/trust", imports("internal/digsig/text", "internal/digsig/envelope")},
 	{"internal/digsig/revoke", imports("internal/digsig/text", "internal/digsig/envelope")},
 	{"internal/digsig/policy", imports("internal/digsig/text", "internal/digsig/envelope")},
-	{"internal/digsig/manifest", imports("internal/digsig/envelope")},
+	{"internal/digsig/manifest", imports("internal/digsig/text", "internal/digsig/envelope")},
 	{"internal/digsig/gaps", nil},
 	{"internal/digsig/verity", nil},
 }

@@ -1,18 +1,22 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"midplane/digsig"
+	"midplane/internal/digsig/enforcer"
 )
 
 // Exit codes of verify and explain besides those of all verbs.
@@ -42,7 +46,7 @@ keygen, sign, verify, manifest, revoke and explain need neither root nor a runni
 	c.AddCommand(newKeygen(e), newSign(e), newVerify(e), newManifest(e), newRevoke(e), newPolicy(e), newExplain(e), newDpkg(e),
 		newEnrol(e, enrolTree), newStatus(e), newEnforce(e), newAudit(e),
 		newMode(e, "permissive", "Let everything run, and log what would be denied", "Has the enforcer that runs allow everything and log what it would deny, until it ends or the mode is changed."),
-		newMode(e, "learn", "Let everything run, and collect what would be denied", "As permissive; the audit log then says all that a manifest must list (would-deny, with path and digest)."))
+		newLearn(e))
 	return c
 }
 
@@ -194,6 +198,47 @@ func (t *trusting) verifier(now time.Time) (*digsig.Verifier, error) {
 		return v.WithManifests(append(have, more...), now)
 	}
 	return v, nil
+}
+
+// asking is what a running enforcer says of files that it does not let this process open.
+type asking struct {
+	socket string
+	none   bool // other keys are asked about than the enforcer's
+}
+
+// ask returns a verdict again, or the enforcer's if it denies opening the file: on the machine that it watches what is not good
+// cannot be read, and nobody else can say why.
+func (a *asking) ask(ctx context.Context, path string, got digsig.Verdict) digsig.Verdict {
+	if got.Reason != digsig.Unreadable || a.none {
+		return got
+	}
+	f, err := os.Open(path)
+	if err == nil {
+		f.Close()
+	}
+	if !errors.Is(err, syscall.EPERM) { // file modes say EACCES
+		return got
+	}
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return got
+	}
+	said, err := enforcer.Dial(a.socket).Explain(ctx, path)
+	if err != nil || said == nil {
+		got.Detail += "; an enforcer may deny opening it, because it is not good"
+		return got
+	}
+	use := digsig.UseExec
+	if got.Use != digsig.UseAny {
+		use = got.Use
+	}
+	o, ok := said.Verdicts[use.String()]
+	for r := digsig.Unsigned; ok && r < digsig.Unreadable; r++ {
+		if r.String() == o.Reason {
+			got.Reason, got.Detail, got.Name, got.Version = r, o.Detail+" (says the enforcer, which lets nobody open it)", o.Name, o.Version
+		}
+	}
+	return got
 }
 
 // readPubs reads key files.

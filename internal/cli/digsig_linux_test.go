@@ -150,27 +150,41 @@ func TestDigsigAgent(t *testing.T) {
 	}
 }
 
-// enforcing has an enforcer watch a file system of its own, in a mount namespace of its own, and goes through the verbs.
-const enforcing = `set -eu
+// watched begins a script: in a mount namespace of its own there is a file system m, and keys.
+const watched = `set -eu
 cd "$D"
 digsig() { "$M" digsig "$@"; }
-fail() { echo "FAIL: $*"; cat log; exit 1; }
+exec 3>&1 # what ends a test is told where its output was sent elsewhere too
+fail() { echo "FAIL: $*" >&3; cat log >&3; exit 1; }
 denied() { if "$1" 2>/dev/null; then fail "$1 ran: $2"; fi; }
 runs() { "$1" || fail "$1 was denied: $2"; }
-mkdir -p m store/trust
+codes() { want=$1; shift; got=0; "$@" || got=$?; [ $got = $want ] || fail "code $got, want $want: $*"; }
+mkdir -p m store/trust store/manifests
 mount -t tmpfs none m
-cp /bin/true m/good; cp /bin/true m/bad; cp /bin/true m/other
 digsig keygen --unencrypted --purpose content,manifest,revocations,policy k >/dev/null
 cp k.pub store/trust
+begin() {
+  "$M" digsig enforce --foreground --store "$D/store" --state "$D/state" --socket "$D/s" --audit "$D/audit" --mount "$D/m" "$@" 2>log &
+  pid=$!
+  trap 'kill $pid 2>/dev/null || true' EXIT
+  i=0
+  until digsig status --socket s >status 2>/dev/null; do
+    i=$((i + 1)); [ $i -lt 1200 ] || fail "it does not start"; sleep 0.1
+  done
+}
+end() {
+  digsig enforce --stop --socket s
+  wait $pid || fail "it ended with $?"
+  trap - EXIT
+}
+`
+
+// enforcing has an enforcer watch a file system and goes through the verbs.
+const enforcing = watched + `
+cp /bin/true m/good; cp /bin/true m/bad; cp /bin/true m/other
 digsig sign --key plain:k.key m/good
 digsig enforce --check --store "$D/store" --state "$D/state" --mount "$D/m"
-"$M" digsig enforce --foreground --store "$D/store" --state "$D/state" --socket "$D/s" --audit "$D/audit" --mount "$D/m" 2>log &
-pid=$!
-trap 'kill $pid 2>/dev/null || true' EXIT
-i=0
-until digsig status --socket s >status 2>/dev/null; do
-  i=$((i + 1)); [ $i -lt 1200 ] || fail "it does not start"; sleep 0.1
-done
+begin
 grep '^mode enforce ' status || fail "$(cat status)"
 grep '^    cure: ' status >/dev/null || fail "no gaps"
 digsig status -j --socket s | grep '"mode":"enforce"' >/dev/null || fail "status -j"
@@ -181,7 +195,7 @@ digsig enforce --socket s; denied m/bad 'enforced again'
 digsig learn --socket s; runs m/bad learn
 digsig enforce --socket s
 digsig manifest make --key plain:k.key --out store/other.mdm --name other /bin/true
-mkdir store/manifests; mv store/other.mdm store/manifests
+mv store/other.mdm store/manifests
 denied m/bad 'not listed before the reload'
 digsig enforce --reload --socket s; runs m/bad 'listed, as it is the same as other'
 digsig revoke --store store --key plain:k.key --why test m/good
@@ -191,9 +205,7 @@ until digsig audit tail --log audit -n 50 | grep 'verdict=deny.*reason=revoked.*
   i=$((i + 1)); [ $i -lt 600 ] || fail "the log lacks it: $(digsig audit tail --log audit -n 50)"; sleep 0.1
 done
 digsig audit tail -j --log audit -n 1 | grep '"seq":' >/dev/null || fail "audit tail -j"
-digsig enforce --stop --socket s
-wait $pid || fail "it ended with $?"
-trap - EXIT
+end
 runs m/good 'nobody enforces'
 digsig audit verify --log audit
 sed 2d audit >audit.cut; cp audit.head audit.cut.head
@@ -201,7 +213,73 @@ if digsig audit verify --log audit.cut; then fail "a record was taken out, and t
 echo all done
 `
 
-func TestIntegrationDigsigEnforcer(t *testing.T) {
+// learning has an enforcer learn, makes a manifest of it, and enforces that.
+const learning = watched + `
+cp /bin/true m/tool
+printf '#!%s\nexit 0\n' "$D/m/sh" >m/script; cp /bin/sh m/sh; chmod +x m/script
+printf '#!/bin/sh\nexit 0\n' >'m/a name'; chmod +x 'm/a name'
+for f in changed gone noise signed revoked backup never; do cp /bin/true m/$f; echo $f >>m/$f; done
+digsig revoke --store store --key plain:k.key --why 'it is bad' m/revoked >/dev/null
+begin --mode learn
+grep '^mode learn ' status >/dev/null || fail "$(cat status)"
+for f in tool script 'a name' changed gone noise signed revoked; do runs "m/$f" learn; done
+runs m/tool again
+cp m/backup backup
+echo more >>m/changed
+rm m/gone
+digsig manifest make --key plain:k.key --out store/manifests/signed.mdm m/signed >/dev/null
+i=0
+until digsig audit tail --log audit -n 100 | grep '/m/backup' >/dev/null; do
+  i=$((i + 1)); [ $i -lt 600 ] || fail "the log lacks it: $(digsig audit tail --log audit -n 100)"; sleep 0.1
+done
+review() { digsig learn review --store store --log audit --exclude '*/noise' --exclude-by "$(readlink -f "$(command -v cp)")" "$@"; }
+codes 15 review >list 2>said
+cat said
+grep '^4 files learnt, 3 left out, 2 excluded, 1 signed by now$' said >/dev/null || fail "$(cat said list)"
+grep "^file [0-9a-f]* [0-9]* elf exec \"${D#/}/m/tool\"$" list >/dev/null || fail "$(cat list)"
+grep "^file [0-9a-f]* [0-9]* elf exec \"${D#/}/m/sh\"$" list >/dev/null || fail "$(cat list)"
+grep "^file [0-9a-f]* [0-9]* script script \"${D#/}/m/a name\"$" list >/dev/null || fail "$(cat list)"
+grep "^# $D/m/tool: unsigned, exec, lib by .*user 0, cgroup /.*, [0-9]* events from 20" list >/dev/null || fail "$(cat list)"
+grep "^# left out: $D/m/changed, .* it is another file now" list >/dev/null || fail "$(cat list)"
+grep "^# left out: $D/m/gone, .* it is gone" list >/dev/null || fail "$(cat list)"
+grep "^# left out: $D/m/revoked, .*it is bad" list >/dev/null || fail "$(cat list)"
+codes 15 review -j >list.json
+grep '"excluded":2,"signed":1' list.json >/dev/null || fail "$(cat list.json)"
+digsig enforce --socket s; denied m/tool 'enforced before it is signed'
+sed '/\/m\/a name"/d' list | digsig manifest make --from-list - --key plain:k.key --out store/manifests/learnt.mdm
+digsig enforce --reload --socket s
+for f in tool script signed; do runs m/$f learnt; done
+for f in changed noise revoked backup never 'a name'; do denied "m/$f" 'not on the list'; done
+cp m/tool tool; echo more >>m/tool; denied m/tool altered
+codes 1 digsig verify --store store --socket none m/tool >said
+grep 'm/tool: unreadable: .*an enforcer may deny opening it' said >/dev/null || fail "$(cat said)"
+codes 11 digsig verify --store store --socket s m/tool >said
+grep 'm/tool: broken: .*changed after it was signed (says the enforcer' said >/dev/null || fail "$(cat said)"
+codes 11 digsig explain --store store --socket s m/tool >/dev/null
+codes 13 digsig verify -q --store store --socket s m/revoked
+codes 10 digsig verify -q --store store --socket s m/backup
+cp tool m/elsewhere; runs m/elsewhere 'the same content'
+end
+# A log that somebody wrote into teaches nothing, nor does one that is cut off.
+sed 's,/m/tool,/m/evil,' audit >audit.bad; cp audit.head audit.bad.head
+codes 11 digsig learn review --store store --log audit.bad >none
+sed '$d' audit >audit.cut; cp audit.head audit.cut.head
+codes 11 digsig learn review --store store --log audit.cut >none
+cp audit audit.headless
+codes 11 digsig learn review --store store --log audit.headless >none
+codes 1 digsig learn review --store store --log none.at.all >none
+[ ! -s none ] || fail "a list: $(cat none)"
+echo all done
+`
+
+func TestIntegrationDigsigEnforcer(t *testing.T) { inNamespace(t, enforcing) }
+
+func TestIntegrationDigsigLearn(t *testing.T) { inNamespace(t, learning) }
+
+// inNamespace runs a script, which must end by saying so, in a directory of its own and in its own mount and process
+// namespaces: when the first process ends, whatever is left of it does.
+func inNamespace(t *testing.T, script string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("an enforcer needs root")
 	}
@@ -212,8 +290,7 @@ func TestIntegrationDigsigEnforcer(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	// In a process namespace too: when its first process ends, whatever is left in it does.
-	cmd := exec.CommandContext(ctx, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--propagation", "private", "sh", "-c", enforcing)
+	cmd := exec.CommandContext(ctx, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--propagation", "private", "sh", "-c", script)
 	cmd.Env = append(os.Environ(), "D="+dir, "M="+lab.Binary(t))
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "all done\n") {

@@ -299,10 +299,8 @@ the log. Exit code 11 if the chain is broken.`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			r, err := audit.Verify(path, nil)
-			var broken *audit.FileError
-			if errors.As(err, &broken) && !errors.Is(err, os.ErrNotExist) {
-				fmt.Fprintf(e.err, "midplane: %v\n", err)
-				return exitBroken
+			if code := e.brokenLog(err); code != 0 {
+				return code
 			}
 			if err != nil {
 				return err

@@ -28,13 +28,15 @@ var uses = []struct {
 
 func newExplain(e *env) *cobra.Command {
 	var t trusting
+	var a asking
 	var at string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "explain [FLAGS] FILE",
 		Short: "Say for each use whether a file may be used so, and why",
 		Long: `Says in words, for each use of a file, whether it would be let do it, and why: by the store, or by the keys that --pub names.
-The exit code is that of verify.`,
+Where an enforcer runs, a file that is not good cannot be opened: then it is asked (as root; not with --pub). The exit code is that
+of verify.`,
 		Example: `  midplane digsig explain /usr/bin/ssh`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -50,21 +52,23 @@ The exit code is that of verify.`,
 			if err != nil {
 				return err
 			}
-			return explain(c.Context(), e, v, args[0], when, asJSON)
+			a.none = len(t.pubs) > 0
+			return explain(c.Context(), e, v, &a, args[0], when, asJSON)
 		},
 	}
 	t.flags(c)
+	socketFlag(c, &a.socket)
 	c.Flags().StringVar(&at, "at", "", "time at which (default now)")
 	jsonFlag(c, &asJSON)
 	return c
 }
 
-func explain(ctx context.Context, e *env, v *digsig.Verifier, path string, at time.Time, asJSON bool) error {
+func explain(ctx context.Context, e *env, v *digsig.Verifier, a *asking, path string, at time.Time, asJSON bool) error {
 	q := digsig.Request{Use: digsig.UseAny, At: at}
 	if abs, err := filepath.Abs(path); err == nil {
 		q.Path = abs
 	}
-	whole := v.VerifyFile(ctx, path, q)
+	whole := a.ask(ctx, path, v.VerifyFile(ctx, path, q))
 	code := codeOf(whole)
 	list := &jsonList{w: e.out}
 	if asJSON {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"midplane/digsig"
 	"midplane/internal/digsig/dpkg"
 	"midplane/internal/digsig/envelope"
+	"midplane/internal/digsig/manifest"
 )
 
 func newManifest(e *env) *cobra.Command {
@@ -40,6 +42,7 @@ type making struct {
 	expires       string
 	root          string
 	dpkg, deb     bool
+	list          string
 	unowned       bool
 	data, changed bool
 	scripts       []string
@@ -59,7 +62,9 @@ func newManifestMake(e *env) *cobra.Command {
 
   below the directories that are named, and of the files that are;
   with --dpkg: of the installed packages that are named, or of all, with their maintainer scripts;
-  with --deb: in the package files that are named, with their maintainer scripts.
+  with --deb: in the package files that are named, with their maintainer scripts;
+  with --from-list: of the files of a list, as midplane digsig learn review writes it (- is standard input). It is signed as
+  it is: the files are not looked at, and need not be on this machine.
 
 If --out is a directory each package gets a manifest of its own, NAME_VERSION_ARCHITECTURE.mdm, else there is one for all.
 Files of packages that differ from the MD5 sums that the package came with are not signed, and named, unless --changed is
@@ -70,6 +75,7 @@ them first (without --key nothing is written and all is shown).
 		Example: `  midplane digsig manifest make --key file:release.key --out app.mdm ./build
   midplane digsig manifest make --key file:release.key --out manifests/ --dpkg --root /srv/image
   midplane digsig manifest make --key file:release.key --out . --deb ./*.deb
+  midplane digsig manifest make --key file:release.key --out learnt.mdm --from-list learnt.txt
   midplane digsig manifest make --dpkg --unowned`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error { return m.run(c.Context(), e, args) },
@@ -83,6 +89,7 @@ them first (without --key nothing is written and all is shown).
 	f.StringVar(&m.root, "root", "/", "root of the system whose packages are meant")
 	f.BoolVar(&m.dpkg, "dpkg", false, "arguments are installed packages; none means all")
 	f.BoolVar(&m.deb, "deb", false, "arguments are package files")
+	f.StringVar(&m.list, "from-list", "", "file with a list of files and digests")
 	f.BoolVar(&m.unowned, "unowned", false, "with --dpkg: list what belongs to no package too")
 	f.BoolVar(&m.data, "data", false, "list files too that are neither ELF nor scripts")
 	f.BoolVar(&m.changed, "changed", false, "sign files of packages too that differ from the package's sums")
@@ -101,12 +108,14 @@ type collected struct {
 
 func (m *making) run(ctx context.Context, e *env, args []string) error {
 	switch {
-	case m.dpkg && m.deb:
-		return usagef("--dpkg and --deb: want one of them")
+	case m.dpkg && m.deb || m.list != "" && (m.dpkg || m.deb):
+		return usagef("--dpkg, --deb and --from-list: want one of them")
+	case m.list != "" && len(args) > 0:
+		return usagef("--from-list: want no other files, and %q is one", args[0])
 	case m.unowned && !m.dpkg:
 		return usagef("--unowned goes with --dpkg")
-	case !m.dpkg && len(args) == 0:
-		return usagef("nothing to list: want directories, files, or --dpkg")
+	case !m.dpkg && m.list == "" && len(args) == 0:
+		return usagef("nothing to list: want directories, files, --dpkg or --from-list")
 	case m.out == "" && len(m.names) > 0:
 		return usagef("--out is missing")
 	}
@@ -132,6 +141,8 @@ func (m *making) run(ctx context.Context, e *env, args []string) error {
 		all, failed, err = m.installed(ctx, e, b, args)
 	case m.deb:
 		all, err = m.debs(ctx, b, args)
+	case m.list != "":
+		all, err = m.listed(e)
 	default:
 		all, failed, err = m.trees(ctx, e, args)
 	}
@@ -206,6 +217,48 @@ func (m *making) debs(ctx context.Context, b *dpkg.Builder, files []string) (all
 		all = append(all, collected{p.ID() + ".mdm", p.Name, entries})
 	}
 	return all, nil
+}
+
+func (m *making) listed(e *env) ([]collected, error) {
+	b, err := e.readFile(m.list)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := manifest.ParseList(b)
+	if err == nil && len(entries) == 0 {
+		err = errors.New("there are no files on it")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", m.list, err)
+	}
+	for i := range entries {
+		entries[i].Version = m.version
+		if m.name != "" {
+			entries[i].Name = m.name
+		}
+	}
+	return []collected{{name: m.name, entries: entries}}, nil
+}
+
+// maxText bounds what is read as text.
+const maxText = 256 << 20
+
+// readFile reads a file, or with - standard input.
+func (e *env) readFile(name string) ([]byte, error) {
+	in := e.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxText+1))
+	if err == nil && len(b) > maxText {
+		err = fmt.Errorf("%s: more than %d octets", name, maxText)
+	}
+	return b, err
 }
 
 func (m *making) trees(ctx context.Context, e *env, paths []string) (all []collected, failed []*digsig.FileError, err error) {

@@ -41,7 +41,10 @@ func newSign(e *env) *cobra.Command {
 		Short: "Sign programs, libraries and scripts",
 		Long: `Signs files, and of directories all ELF files and scripts below. An ELF file gets its signature inside: the file is replaced by
 a signed one in one step. What has no place for one (scripts, kernel modules, files with data behind the ELF part) is listed
-in the signed manifest that --manifest names; --detached and --xattr are for single files.
+in the signed manifest that --manifest names; --detached and --xattr are for single files. A file with several names (hard links)
+is replaced under all of them if all are below what was named, else it is for the manifest.
+
+--remove takes the signatures out again, of directories too: each file is then to the octet what it was. It needs no key.
 
 Sign last: strip, patchelf and the like break a signature, as every change does.
 
@@ -49,7 +52,7 @@ Sign last: strip, patchelf and the like break a signature, as every change does.
 		Example: `  midplane digsig sign --key file:release.key --name myapp --version 3 ./myapp
   midplane digsig sign --key agent: --manifest tree.mdm ./build
   midplane digsig sign --key 'pkcs11:token=signing;object=release' ./myapp
-  midplane digsig sign --remove ./myapp`,
+  midplane digsig sign --remove ./myapp ./build`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return s.run(c.Context(), e, args) },
 	}
@@ -64,7 +67,7 @@ Sign last: strip, patchelf and the like break a signature, as every change does.
 	f.BoolVar(&s.xattr, "xattr", false, "put the signature in the extended attribute "+xattrName)
 	f.BoolVar(&s.data, "data", false, "sign files too that are neither ELF nor scripts")
 	f.BoolVar(&s.busy, "busy", false, "sign programs too that run: they run on with their old file")
-	f.BoolVar(&s.remove, "remove", false, "take the signature out again")
+	f.BoolVar(&s.remove, "remove", false, "take the signatures out again")
 	f.StringVar(&s.keyring, "bsign", "", "sign only files that bsign signed with an OpenPGP key of this key ring")
 	f.IntVar(&s.workers, "workers", 0, "files at the same time (default: as many as there are processors)")
 	jsonFlag(c, &s.json)
@@ -102,6 +105,7 @@ func (s *signing) run(ctx context.Context, e *env, args []string) error {
 	}
 	defer closing()
 	var total signed
+	var roots []string
 	for _, path := range args {
 		fi, err := os.Stat(path)
 		if err == nil {
@@ -109,24 +113,29 @@ func (s *signing) run(ctx context.Context, e *env, args []string) error {
 		}
 		switch {
 		case err != nil:
-			total.fail(path, err)
 		case fi.IsDir() && single:
 			return usagef("%s is a directory: --detached and --xattr are for files", path)
-		case fi.IsDir():
-			err = s.tree(ctx, e, path, t, signers, &total)
 		case single:
-			err = s.beside(ctx, path, t, signers)
+			if err = s.beside(ctx, path, t, signers); err == nil {
+				total.embedded++
+			}
+		case fi.IsDir():
+			roots = append(roots, path)
 		default:
-			err = s.file(ctx, path, t, signers, &total)
-		}
-		if err == nil && single {
-			total.embedded++
+			if err = s.file(ctx, path, t, signers, &total); errors.Is(err, digsig.ErrLinked) {
+				roots, err = append(roots, path), nil // the other names may be among the rest
+			}
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil && !total.has(path) {
+		if err != nil {
 			total.fail(path, err)
+		}
+	}
+	if len(roots) > 0 {
+		if err := s.trees(ctx, e, roots, t, signers, &total); err != nil {
+			return err
 		}
 	}
 	return s.finish(e, t, signers, &total)
@@ -136,6 +145,7 @@ func (s *signing) run(ctx context.Context, e *env, args []string) error {
 type signed struct {
 	embedded int
 	listed   []digsig.ManifestEntry
+	linked   []string // of listed
 	failed   []*digsig.FileError
 }
 
@@ -148,17 +158,14 @@ func (t *signed) fail(path string, err error) {
 	t.failed = append(t.failed, &digsig.FileError{Path: path, Err: err})
 }
 
-func (t *signed) has(path string) bool {
-	return len(t.failed) > 0 && t.failed[len(t.failed)-1].Path == path
-}
-
-func (s *signing) tree(ctx context.Context, e *env, root string, t digsig.Template, signers []*digsig.Signer, total *signed) error {
+func (s *signing) trees(ctx context.Context, e *env, roots []string, t digsig.Template, signers []*digsig.Signer, total *signed) error {
 	show, end := e.progress("signing")
 	defer end()
-	res, err := digsig.SignTree(ctx, root, digsig.SignOptions{Template: t, Busy: s.busy}, digsig.TreeOptions{Workers: s.workers, Progress: show, Data: s.data}, signers...)
+	res, err := digsig.SignTrees(ctx, roots, digsig.SignOptions{Template: t, Busy: s.busy}, digsig.TreeOptions{Workers: s.workers, Progress: show, Data: s.data}, signers...)
 	if res != nil {
 		total.embedded += res.Embedded
 		total.listed = append(total.listed, res.Listed...)
+		total.linked = append(total.linked, res.Linked...)
 		total.failed = append(total.failed, res.Failed...)
 	}
 	return err
@@ -214,6 +221,20 @@ func (s *signing) beside(ctx context.Context, path string, t digsig.Template, si
 	return digsig.WriteFile(path+".sig", b, 0o644)
 }
 
+// failure is a file that could not be worked on, as -j shows it.
+type failure struct {
+	Path  string `json:"path"`
+	Error string `json:"error"`
+}
+
+func failures(list []*digsig.FileError) []failure {
+	out := []failure{}
+	for _, f := range list {
+		out = append(out, failure{f.Path, f.Err.Error()})
+	}
+	return out
+}
+
 // finish writes the manifest and says what was done.
 func (s *signing) finish(e *env, t digsig.Template, signers []*digsig.Signer, total *signed) error {
 	listed := len(total.listed)
@@ -239,19 +260,13 @@ func (s *signing) finish(e *env, t digsig.Template, signers []*digsig.Signer, to
 		missing = listed
 	}
 	if s.json {
-		type failure struct {
-			Path  string `json:"path"`
-			Error string `json:"error"`
-		}
 		out := struct {
 			Embedded int       `json:"embedded"`
 			Listed   int       `json:"listed"`
+			Linked   int       `json:"linked"`
 			Unsigned int       `json:"unsigned"`
 			Failed   []failure `json:"failed"`
-		}{total.embedded, listed - missing, missing, []failure{}}
-		for _, f := range total.failed {
-			out.Failed = append(out.Failed, failure{f.Path, f.Err.Error()})
-		}
+		}{total.embedded, listed - missing, len(total.linked), missing, failures(total.failed)}
 		if err := e.writeJSON(out); err != nil {
 			return err
 		}
@@ -262,6 +277,9 @@ func (s *signing) finish(e *env, t digsig.Template, signers []*digsig.Signer, to
 		}
 		fmt.Fprintln(e.out)
 	}
+	for _, path := range total.linked {
+		fmt.Fprintf(e.err, "%s: it has names (hard links) that were not given, and takes no signature inside\n", path)
+	}
 	if missing > 0 {
 		return fmt.Errorf("%d files take no signature inside and are unsigned, %s among them: list them with --manifest FILE", missing, total.listed[0].Name)
 	}
@@ -269,27 +287,46 @@ func (s *signing) finish(e *env, t digsig.Template, signers []*digsig.Signer, to
 }
 
 func (s *signing) unsign(ctx context.Context, e *env, args []string) error {
+	if len(s.names) > 0 || s.manifest != "" || s.detached || s.xattr || s.keyring != "" {
+		return usagef("--remove: want no --key, --manifest, --detached, --xattr or --bsign: it takes out what is inside, whoever signed")
+	}
+	show, end := e.progress("removing")
 	var total signed
-	done := 0
+	var roots []string
 	for _, path := range args {
-		if err := digsig.UnsignFile(ctx, path, s.busy); err != nil {
+		if _, err := os.Stat(path); err != nil {
 			total.fail(path, err)
-			fmt.Fprintf(e.err, "%s: %v\n", path, total.failed[len(total.failed)-1].Err)
 		} else {
-			done++
+			roots = append(roots, path)
 		}
+	}
+	res, err := digsig.UnsignTrees(ctx, roots, s.busy, digsig.TreeOptions{Workers: s.workers, Progress: show})
+	end()
+	if err != nil {
+		return err
+	}
+	total.failed = append(total.failed, res.Failed...)
+	for _, f := range total.failed {
+		fmt.Fprintln(e.err, f)
 	}
 	if s.json {
-		if err := e.writeJSON(map[string]int{"removed": done}); err != nil {
-			return err
-		}
+		err = e.writeJSON(struct {
+			Removed int       `json:"removed"`
+			Failed  []failure `json:"failed"`
+		}{res.Removed, failures(total.failed)})
+	} else {
+		_, err = fmt.Fprintf(e.out, "%d signatures removed\n", res.Removed)
 	}
-	return partly(len(total.failed), len(args))
+	if err != nil {
+		return err
+	}
+	return partly(len(total.failed), len(total.failed)+res.Removed)
 }
 
 // verifying is what newVerify's flags say.
 type verifying struct {
 	trusting
+	asking
 	use, at               string
 	detached, quiet, data bool
 	verbose               bool
@@ -308,7 +345,8 @@ or by the keys that --pub names. Each file is a line; of directories only what i
 
 The exit code says what is wrong: 10 unsigned, 11 broken (altered after it was signed), 12 signed by a key that is not
 trusted, 13 revoked, 14 expired or not yet valid, 15 refused by the policy for another reason, 1 not readable; of several
-files the gravest (in the order 11, 13, 1, 12, 14, 10, 15). It does not depend on the policy's mode.
+files the gravest (in the order 11, 13, 1, 12, 14, 10, 15). It does not depend on the policy's mode. Where an enforcer runs, files
+that are not good cannot be opened: then it is asked why (as root; not with --pub).
 
 With --bsign the old signatures of bsign are verified in place of ours, as of when they were made. They are over SHA-1: enough to
 tell whose an old file was, and sign --bsign moves it to a signature of today; never enough to let it run.`,
@@ -322,6 +360,7 @@ tell whose an old file was, and sign --bsign moves it to a signature of today; n
 	o.flags(c)
 	f.StringVar(&o.use, "use", "any", "what for: exec, interp, lib, script, check, open, module, or any")
 	f.StringVar(&o.at, "at", "", "time at which it must be good (default now)")
+	socketFlag(c, &o.socket)
 	f.BoolVar(&o.detached, "detached", false, "the signature is in PATH.sig")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing: the exit code tells")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "of directories name the good files too")
@@ -360,7 +399,9 @@ func (o *verifying) run(ctx context.Context, e *env, args []string) error {
 	list := &jsonList{w: e.out}
 	var writing error
 	good, bad := 0, 0
+	o.none = len(o.pubs) > 0
 	tell := func(path string, got digsig.Verdict, always bool) {
+		got = o.ask(ctx, path, got)
 		code := codeOf(got)
 		worst = graver(worst, code)
 		if code == 0 {

@@ -63,6 +63,23 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// A log is whole from the moment that it is there.
+func TestYoung(t *testing.T) {
+	cfg := Config{Path: filepath.Join(t.TempDir(), "log"), Sync: time.Hour}
+	l := open(t, cfg)
+	defer shut(t, l)
+	if r, err := Verify(cfg.Path, nil); err != nil || r.Records != 0 {
+		t.Errorf("empty: %+v, %v", r, err)
+	}
+	l.Put(Record{Type: "start"})
+	for end := time.Now().Add(time.Minute); l.Stats().Written == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if r, err := Verify(cfg.Path, nil); err != nil || r.Records != 1 {
+		t.Errorf("before its first sync: %+v, %v", r, err)
+	}
+}
+
 func TestConfig(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []Config{

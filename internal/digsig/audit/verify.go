@@ -25,6 +25,11 @@ type Report struct {
 // Verify reads a log with its older files and says whether its chain holds. head is what is known of its end from
 // elsewhere; nil takes the one beside the file. The error is a *FileError that says where the chain breaks.
 func Verify(path string, head *Head) (Report, error) {
+	return Read(path, head, func(*Record) {})
+}
+
+// Read is Verify that calls each for every record, oldest first. What each was called for counts only if there is no error.
+func Read(path string, head *Head, each func(*Record)) (Report, error) {
 	var r Report
 	if head == nil {
 		h, err := readHead(path + ".head")
@@ -48,6 +53,7 @@ func Verify(path string, head *Head) (Report, error) {
 				r.First = rec.Seq
 			}
 			r.Records++
+			each(rec)
 		})
 		var b *chain.BrokenError
 		if errors.As(err, &b) {

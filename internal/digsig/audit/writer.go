@@ -45,6 +45,11 @@ func (w *writer) open() error {
 		return err
 	}
 	w.f, w.size = f, end
+	if !exists(w.cfg.Path + ".head") {
+		// A log without a head is one whose end may be gone. A full disk is for later.
+		w.dirty = true
+		_ = w.sync()
+	}
 	return nil
 }
 

@@ -220,7 +220,10 @@ func (f *file) withTable(shoff, shnum, names uint64) ([]byte, error) {
 	return head, nil
 }
 
-// Remove plans the file as it was before a note was embedded, to the octet.
+// ErrUnsigned is returned for an ELF file in which there is no signature to remove.
+var ErrUnsigned = errors.New("there is no embedded signature")
+
+// Remove plans the file as it was before a note was embedded, to the octet. Errors are those of Find, and ErrUnsigned.
 func Remove(r io.ReaderAt, size int64) (*Plan, error) {
 	f, err := open(r, size)
 	if err != nil {
@@ -231,7 +234,7 @@ func Remove(r io.ReaderAt, size int64) (*Plan, error) {
 		return nil, err
 	}
 	if len(s.ours) == 0 {
-		return nil, errors.New("there is no embedded signature")
+		return nil, ErrUnsigned
 	}
 	slot, o, err := f.slot(s)
 	if err != nil {
