@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"midplane/internal/dirsync"
 )
 
 // ErrNotRegular is returned for what is no regular file.
@@ -48,7 +50,7 @@ func WriteFile(name string, b []byte, mode fs.FileMode) error {
 	if err := finish(f, name, err); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(name))
+	return dirsync.Sync(filepath.Dir(name))
 }
 
 // finish puts a temporary file in its place, or removes it. The directory is not synced yet.
@@ -66,18 +68,6 @@ func finish(f *os.File, name string, err error) error {
 		os.Remove(f.Name())
 	}
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return err
-	}
-	return nil
 }
 
 // VerifyFile opens a file and verifies it, with the signature of its extended attribute if there is one and the request has
@@ -178,7 +168,7 @@ func SignFile(ctx context.Context, name string, o SignOptions, signers ...*Signe
 		return err
 	})
 	if err == nil {
-		err = syncDir(filepath.Dir(name))
+		err = dirsync.Sync(filepath.Dir(name))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", name, err)
@@ -205,7 +195,7 @@ func UnsignFile(ctx context.Context, name string, busy bool) error {
 		return err
 	})
 	if err == nil {
-		err = syncDir(filepath.Dir(name))
+		err = dirsync.Sync(filepath.Dir(name))
 	}
 	if err != nil {
 		return fmt.Errorf("unsign %s: %w", name, err)

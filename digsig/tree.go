@@ -15,6 +15,7 @@ import (
 
 	"midplane/internal/digsig/elfsig"
 	"midplane/internal/digsig/envelope"
+	"midplane/internal/dirsync"
 )
 
 // Progress tells how far work on a tree is.
@@ -402,7 +403,7 @@ func (d *directories) sync() error {
 	defer d.mu.Unlock()
 	var failed []error
 	for dir := range d.names {
-		failed = append(failed, syncDir(dir))
+		failed = append(failed, dirsync.Sync(dir))
 	}
 	return errors.Join(failed...)
 }

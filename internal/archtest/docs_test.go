@@ -64,7 +64,7 @@ var commands = []documented{
 	{line: "midplane digsig sign --key file:release.key --name myapp --version 3 ./myapp", by: []string{"cli_test.TestScripts"}},
 	{line: "midplane digsig sign --key agent: --manifest tree.mdm ./build", by: []string{"cli_test.TestScripts", "cli_test.TestDigsigAgent"}},
 	{line: "midplane digsig verify --pub release.pub ./myapp", by: []string{"cli_test.TestScripts"}},
-	{line: "midplane digsig manifest make --dpkg --root /srv/image --key file:release.key --out manifests", by: []string{"dpkg_test.TestIntegrationDebian"}},
+	{line: "midplane digsig manifest make --dpkg --root /srv/image --key file:release.key --out manifests", by: []string{"dpkg_test.TestIntegrationDebian", "dpkg_test.TestIntegrationDebianDocument"}},
 	{line: "midplane digsig revoke --key file:officer.key --below myapp=3 --why CVE-2027-1234", by: []string{"cli_test.TestScripts"}},
 	{line: "midplane digsig explain /usr/bin/ssh", by: []string{"cli_test.TestScripts"}},
 	{line: "midplane digsig learn", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
@@ -73,13 +73,30 @@ var commands = []documented{
 	{line: "midplane digsig enforce --check", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
 	{line: "midplane digsig status", by: []string{"cli_test.TestIntegrationDigsigEnforcer", "cli_test.TestScripts"}},
 	{line: "midplane digsig audit tail -f", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
+	{line: "midplane digsig keygen --purpose revocations,policy officer", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "mkdir manifests", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "midplane digsig manifest make --dpkg --unowned --root /srv/image", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "install -D -m 644 release.pub officer.pub -t /srv/image/etc/midplane/digsig/trust", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "install -D -m 644 manifests/*.mdm -t /srv/image/etc/midplane/digsig/manifests", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "midplane digsig sign --key file:release.key --name midplane midplane", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "install -m 755 midplane /srv/image/usr/bin/midplane", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "install -m 644 packaging/apt/90midplane-digsig /srv/image/etc/apt/apt.conf.d/", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "install -m 644 packaging/systemd/midplane-digsig.service /srv/image/usr/lib/systemd/system/", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "chroot /srv/image systemctl enable midplane-digsig", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "midplane digsig verify --store /srv/image/etc/midplane/digsig /srv/image", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "apt-get -y --download-only upgrade", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "midplane digsig manifest make --deb --key file:release.key --out manifests /var/cache/apt/archives/*.deb", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "midplane digsig dpkg before ./tool_3_amd64.deb && dpkg -i ./tool_3_amd64.deb; midplane digsig dpkg after", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "midplane digsig revoke --key file:officer.key --store /srv/image/etc/midplane/digsig --below openssl=1798761600 --why CVE-2027-1", by: []string{"dpkg_test.TestIntegrationDebianDocument"}},
+	{line: "midplane digsig enforce --reload", by: []string{"cli_test.TestIntegrationDigsigEnforcer"}},
 	{line: "midplane aem bench --for 1s", run: true, ends: true, out: "  goroutines "},
 	{line: "midplane aem top /run/gateway/aem", by: []string{"aemtool.TestTopText", "aemtool.TestTopLive"}},
 	{line: "midplane fib bench routes 10000 changes 1000", run: true, ends: true, out: "10000    lookup"},
 }
 
 // Where a user reads.
-var userDocs = []string{"README.md", "docs/cli.md", "docs/conformance.md", "docs/performance.md", "docs/dependencies.md"}
+var userDocs = []string{"README.md", "docs/cli.md", "docs/conformance.md", "docs/performance.md", "docs/dependencies.md",
+	"docs/digsig.md", "docs/digsig-enforce.md", "docs/digsig-cases.md", "docs/digsig-debian.md"}
 
 var (
 	fence      = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$")

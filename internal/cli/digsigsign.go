@@ -155,6 +155,9 @@ func (t *signed) fail(path string, err error) {
 	if errors.As(err, &pe) && pe.Path == path {
 		err = pe.Err
 	}
+	if errors.Is(err, digsig.ErrBusy) {
+		err = fmt.Errorf("%w; with --busy it gets a new file, and what runs goes on with the old", err)
+	}
 	t.failed = append(t.failed, &digsig.FileError{Path: path, Err: err})
 }
 

@@ -21,7 +21,7 @@ func bench(c *call) error {
 	if err := c.keywords(keys, nil); err != nil {
 		return err
 	}
-	if !c.json {
+	if !c.JSON {
 		c.printf("%-8s %-7s %10s %10s %10s %10s\n", "routes", "op", "p50", "p99", "p99.9", "max")
 	}
 	return c.list(func() error {

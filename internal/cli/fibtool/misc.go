@@ -23,7 +23,7 @@ func stats(c *call) error {
 		return err
 	}
 	keys := slices.Sorted(maps.Keys(st.Counts))
-	if !c.json {
+	if !c.JSON {
 		c.printf("fibs %d\nroutes %d\nnexthops %d\n", st.FIBs, st.Routes, st.NextHops)
 		for _, k := range keys {
 			c.printf("%s %d\n", k, st.Counts[k])

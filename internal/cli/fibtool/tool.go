@@ -45,7 +45,7 @@ func (t *Tool) Run(ctx context.Context, args []string) int {
 	c := &call{ctx: ctx, tool: t, path: t.Control, out: bufio.NewWriterSize(t.Stdout, 64<<10)}
 	rest, err := c.globalOptions(args)
 	if err == nil {
-		c.w.Pretty = c.pretty
+		c.w.Pretty = c.Pretty
 		if c.batch != "" {
 			err = c.runBatch(rest)
 		} else {
@@ -77,8 +77,6 @@ type call struct {
 	ctx     context.Context
 	tool    *Tool
 	path    string
-	json    bool
-	pretty  bool
 	detail  bool
 	stats   bool
 	line    bool
@@ -156,7 +154,7 @@ func (c *call) flush() error {
 
 // list prints a table: text builds the lines, or json the array.
 func (c *call) list(text func() error, json func() error) error {
-	if !c.json {
+	if !c.JSON {
 		return text()
 	}
 	c.w.BeginArray()
@@ -191,12 +189,6 @@ func (c *call) setFamily(s string) error {
 
 func (c *call) flag(name string) bool {
 	switch name {
-	case "h", "help":
-		c.Asked = true
-	case "j", "json":
-		c.json = true
-	case "p", "pretty":
-		c.pretty = true
 	case "d", "details":
 		c.detail = true
 	case "s", "statistics", "stats":
@@ -210,7 +202,7 @@ func (c *call) flag(name string) bool {
 	case "6":
 		c.family = 6
 	default:
-		return false
+		return c.Flag(name)
 	}
 	return true
 }

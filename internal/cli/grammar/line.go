@@ -13,6 +13,23 @@ type Line[C any] struct {
 	Cmd   *Command[C] // as far as it was recognised
 	Words string      // how Cmd is called
 	Asked bool        // for help
+
+	JSON, Pretty bool // how to answer
+}
+
+// Flag takes the options that all tools have: h, j, p and their long names. It says whether it was one.
+func (l *Line[C]) Flag(name string) bool {
+	switch name {
+	case "h", "help":
+		l.Asked = true
+	case "j", "json":
+		l.JSON = true
+	case "p", "pretty":
+		l.Pretty = true
+	default:
+		return false
+	}
+	return true
 }
 
 // Wrongf makes an error of what is wrong with the line.

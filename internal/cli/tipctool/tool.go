@@ -37,12 +37,12 @@ func (t *Tool) Run(ctx context.Context, args []string) int {
 	o := grammar.Options{
 		Long:  []string{"help", "json", "pretty", "control"},
 		Value: map[string]func(string) error{"control": func(s string) error { c.path = s; return nil }},
-		Flag:  c.flag,
+		Flag:  c.Flag,
 	}
 	rest, err := o.Take(args)
 	if err == nil {
 		c.Args = slices.DeleteFunc(rest, func(a string) bool { return a == "--" })
-		c.w.Pretty = c.pretty
+		c.w.Pretty = c.Pretty
 		err = c.Dispatch(root, c, &c.text, t.Stderr)
 	}
 	if err == nil {
@@ -54,14 +54,12 @@ func (t *Tool) Run(ctx context.Context, args []string) int {
 // call is one command under way.
 type call struct {
 	grammar.Line[*call]
-	ctx    context.Context
-	tool   *Tool
-	path   string
-	json   bool
-	pretty bool
-	node   api.Control
-	text   strings.Builder
-	w      ipjson.Writer
+	ctx  context.Context
+	tool *Tool
+	path string
+	node api.Control
+	text strings.Builder
+	w    ipjson.Writer
 }
 
 // control returns the node to ask.
@@ -86,20 +84,6 @@ func (c *call) flush() error {
 		return fmt.Errorf("writing the answer: %w", err)
 	}
 	return nil
-}
-
-func (c *call) flag(name string) bool {
-	switch name {
-	case "h", "help":
-		c.Asked = true
-	case "j", "json":
-		c.json = true
-	case "p", "pretty":
-		c.pretty = true
-	default:
-		return false
-	}
-	return true
 }
 
 // option is a key word after the command, with a value or without.
@@ -194,7 +178,7 @@ func listNames[T any](what string, question func(api.Control, context.Context) (
 
 // answer prints a table or a list: text builds the lines, json the array.
 func (c *call) answer(text func(), json func(w *ipjson.Writer)) {
-	if !c.json {
+	if !c.JSON {
 		text()
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"midplane/internal/dirsync"
 )
 
 // Read reads a key from a file, which must be a regular one that only its owner can read, the owner being this user or
@@ -55,5 +57,5 @@ func create(path string, data []byte, mode fs.FileMode) (err error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return dirsync.Sync(filepath.Dir(path))
 }

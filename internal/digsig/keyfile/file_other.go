@@ -17,5 +17,3 @@ func private(f *os.File) error {
 	}
 	return err
 }
-
-func syncDir(string) error { return nil }
