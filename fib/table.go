@@ -2,6 +2,7 @@ package fib
 
 import (
 	"iter"
+	"math/bits"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -224,14 +225,16 @@ func (t *Table) LookupBatch(addrs []netip.Addr, nhs []NextHopID) {
 			continue
 		}
 		d := t.desc.Load()
-		if family := b.Family; !t.set.im.LookupBatch(d, family, &b) || t.desc.Load() != d {
-			for i := range n {
-				nhs[i], _ = t.lookupLocked(family, image.Key{Hi: b.Hi[i], Lo: b.Lo[i]})
-			}
-		} else {
-			for i, nh := range b.Best[:n] {
-				nhs[i] = NextHopID(nh)
-			}
+		left, ok := t.view.LookupBatch(d, &b)
+		if !ok || t.desc.Load() != d {
+			left = 1<<n - 1
+		}
+		for i, nh := range b.Best[:n] {
+			nhs[i] = NextHopID(nh)
+		}
+		for ; left != 0; left &= left - 1 {
+			i := bits.TrailingZeros32(left)
+			nhs[i], _ = t.lookupSlowly(addrs[i])
 		}
 		addrs, nhs = addrs[n:], nhs[n:]
 	}
