@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -94,7 +95,7 @@ them first (without --key nothing is written and all is shown).
 	f.BoolVar(&m.data, "data", false, "list files too that are neither ELF nor scripts")
 	f.BoolVar(&m.changed, "changed", false, "sign files of packages too that differ from the package's sums")
 	f.StringSliceVar(&m.scripts, "script-names", nil, "patterns of names of scripts without #!, as *.py")
-	f.IntVar(&m.workers, "workers", runtime.GOMAXPROCS(0), "packages or files at the same time")
+	workersFlag(c, &m.workers)
 	jsonFlag(c, &m.json)
 	return c
 }
@@ -184,7 +185,7 @@ func (m *making) installed(ctx context.Context, e *env, b *dpkg.Builder, names [
 	}
 	show, end := e.progress("packages")
 	done := 0
-	err = b.Installed(ctx, db, packages, m.workers, func(built *dpkg.Built) {
+	err = b.Installed(ctx, db, packages, cmp.Or(m.workers, runtime.GOMAXPROCS(0)), func(built *dpkg.Built) {
 		done++
 		if show != nil {
 			show(digsig.Progress{Bytes: int64(done), TotalBytes: int64(len(packages))})
