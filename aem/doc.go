@@ -41,14 +41,18 @@
 //
 //   - Goroutines outside of the executor that compute. There are no priorities among goroutines: each takes a processor of the
 //     runtime (a P) for up to 10 ms at a time. Send such work to Background with Class.Go. Stats().Scheduling shows the damage.
-//   - GOMAXPROCS without a spare one. Config.TakeProcs sets it to workers + loops + 1. It is one value for the whole
+//   - GOMAXPROCS without a spare one. Config.TakeProcs sets it to workers + loops + 2. It is one value for the whole
 //     process, so nothing happens without being asked for, and New refuses when somebody else has set it.
 //   - Handlers of inline classes that block or compute: they hold up what calls them. The stall detector names them
 //     (Config.OnStall), with their stack.
-//   - The garbage collector. Its marking takes a quarter of the processors at normal priority while it lasts, and spare Ps let more of
-//     it run at once: expect a few hundred microseconds at the 99.9th percentile. It also has to stop lowered threads, and waits until the
-//     kernel lets them run: at once on a machine that is this program's own, milliseconds on one that others keep busy (there a
-//     niceness of 10 is better than 19). Allocate little; nothing here allocates for a task.
+//   - The garbage collector. It marks on all Ps that are idle, at normal priority, and stops who runs several times a cycle; who is
+//     stopped then waits for threads of the runtime that compete with the marking. Loops on epoll and io_uring keep their P while
+//     lowered workers run and wait little (with Config.TakeProcs, as many loops as Config.Loops): expect some hundred microseconds to some
+//     milliseconds for what comes during a cycle, and more of goroutines that wait in the runtime's network poller. To stop lowered
+//     threads it waits until the kernel lets them run: at once on a machine that is this program's own, milliseconds on one that others
+//     keep busy (there a niceness of 10 is better than 19). Allocate little, nothing here allocates for a task, or let Config.HeapBudget
+//     make cycles rare.
+//   - GODEBUG=asyncpreemptoff=1. Loops do not keep their P then.
 //   - A cgroup's CPU quota that is used up: the kernel then stops the whole process for the rest of the period, up to 100 ms. Workers
 //     are limited to the quota, rounded down; leave room for the rest of the program.
 //   - Other processes. Niceness ranks threads within one autogroup (sched(7)) or cgroup. A neighbour outside of it gets its share whatever

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"midplane/internal/aem/ctl"
+	"midplane/internal/aem/loop"
 	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
 )
@@ -20,13 +21,20 @@ type Config struct {
 	// affinity and the quota of its cgroups, rounded down.
 	Workers int
 	// TakeProcs lets the executor set GOMAXPROCS, which is one value for the whole process: to the number of workers of all
-	// nicenesses that are in use, plus Loops, plus one, so that the runtime always has a spare processor for urgent handlers
-	// while workers compute. Shutdown gives it back. New refuses when it was set already, by the environment or the program.
+	// nicenesses that are in use, plus Loops, plus two, so that the runtime always has a spare processor for urgent handlers
+	// while workers compute and the collector marks. Shutdown gives it back. New refuses when it was set already, by the environment or the program.
 	// Without it there is no bound on how long an urgent handler waits while as many others compute as there are processors.
 	TakeProcs bool
 	// Loops is how many goroutines run inline classes at once under load (event loops, or processors that serve connections),
-	// default 1. It counts with TakeProcs only.
+	// default 1. It counts with TakeProcs only. While lowered workers run, so many Loops on epoll or io_uring keep their
+	// processor of the runtime as they wait for the kernel.
 	Loops int
+	// HeapBudget lets the heap grow to so many octets before the garbage collector runs, 16 Mi to 1 Ti, or to twice what lives if that is
+	// more; 0 leaves the collector alone. While it marks, urgent handlers wait for up to some milliseconds, and a budget makes that
+	// rare: with 16 MB alive and 60 MB/s of garbage, a budget of 512 MB makes a collection each 8 s out of three a second.
+	// It sets GOGC, which is one value for the whole process, anew when what lives changes, and gives it back in Shutdown. New
+	// refuses when it was set already, by the environment or the program. GOMEMLIMIT goes before it.
+	HeapBudget int64
 	// CPUs binds lowered workers to these processors, nil for all that the process may use.
 	CPUs []int
 	// OnStall is told of handlers that run for longer than the budget of their class, one a second at most; nil logs them.
@@ -38,7 +46,16 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-const maxWorkers = 1024
+const (
+	maxWorkers = 1024
+	maxHeap    = 1 << 40
+)
+
+// spareProcs is how many Ps there are beside those of workers and loops. One is for urgent goroutines. The other is for the
+// collector: when the world starts again, the first P that schedules is given to a mark worker that does not yield
+// (runtime/proc.go:procresize, findRunnable), together with the goroutine that waits on it, for 10 ms. A P that is idle at
+// that moment goes first.
+const spareProcs = 2
 
 // Executor runs tasks by class. Its methods are safe for concurrent use.
 type Executor struct {
@@ -60,6 +77,7 @@ type Executor struct {
 	pace       *pacemaker    // nil when nobody promised a bound
 	procs      *worker.Procs // nil when GOMAXPROCS is not ours
 	procsWant  atomic.Int64
+	heap       *worker.Heap // nil when the collector's pace is not ours
 	scheduling atomic.Int64 // the last 99th percentile, in nanoseconds
 
 	latency    schedulingLatency // the monitor's own, like the next
@@ -83,6 +101,9 @@ func New(cfg *Config) (*Executor, error) {
 	if err := worker.CheckCPUs(ex.cfg.CPUs); err != nil {
 		return nil, fmt.Errorf("aem: CPUs: %w", err)
 	}
+	if b := ex.cfg.HeapBudget; b != 0 && (b < worker.LeastHeap || b > maxHeap) {
+		return nil, &ConfigError{"HeapBudget", b, fmt.Sprintf("%d to %d octets, or 0 to leave the collector alone", worker.LeastHeap, maxHeap)}
+	}
 	if ex.cfg.Workers == 0 {
 		ex.cfg.Workers = worker.Processors()
 	}
@@ -94,7 +115,16 @@ func New(cfg *Config) (*Executor, error) {
 		if ex.procs, err = worker.TakeProcs(); err != nil {
 			return nil, fmt.Errorf("aem: TakeProcs: %w", err)
 		}
-		ex.growProcs(ex.cfg.Loops + 1)
+		ex.growProcs(ex.cfg.Loops + spareProcs)
+	}
+	if ex.cfg.HeapBudget != 0 {
+		var err error
+		if ex.heap, err = worker.TakeHeap(uint64(ex.cfg.HeapBudget)); err != nil {
+			if ex.procs != nil {
+				ex.procs.Release()
+			}
+			return nil, fmt.Errorf("aem: HeapBudget: %w", err)
+		}
 	}
 	if ex.log = ex.cfg.Logger; ex.log == nil {
 		ex.log = slog.New(slog.DiscardHandler)
@@ -127,6 +157,19 @@ func (ex *Executor) growProcs(n int) {
 	if ex.procs != nil {
 		ex.procs.Set(int(ex.procsWant.Add(int64(n))))
 	}
+}
+
+// holder returns what tells a loop whether its waits keep their P: while lowered workers run. It is nil for more loops than
+// GOMAXPROCS has room for. A loop that was given one takes itself from pace.loops when it ends.
+func (ex *Executor) holder() func() bool {
+	if ex.pace == nil || !loop.CanHold() {
+		return nil
+	}
+	if ex.pace.loops.Add(1) > int64(ex.cfg.Loops) {
+		ex.pace.loops.Add(-1)
+		return nil
+	}
+	return func() bool { return ex.pace.running.Load() > 0 }
 }
 
 func (ex *Executor) warn(what string, err error) {
@@ -238,6 +281,9 @@ func (ex *Executor) Shutdown(ctx context.Context) error {
 	}
 	if ex.procs != nil {
 		ex.procs.Release()
+	}
+	if ex.heap != nil {
+		ex.heap.Release()
 	}
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -413,8 +414,8 @@ func TestTakeProcs(t *testing.T) {
 	if err := ex.Background().Do(bounded(t), func(*Ctx) {}); err != nil {
 		t.Fatal(err)
 	}
-	if n := runtime.GOMAXPROCS(0); n != max(3+2+1, before) {
-		t.Errorf("GOMAXPROCS is %d with 3 workers, 2 loops and a spare one", n)
+	if n := runtime.GOMAXPROCS(0); n != max(3+2+2, before) {
+		t.Errorf("GOMAXPROCS is %d with 3 workers, 2 loops and two spare ones", n)
 	}
 	if s := ex.Stats(); !s.TookProcs || s.GOMAXPROCS != runtime.GOMAXPROCS(0) {
 		t.Errorf("stats say %d, %v", s.GOMAXPROCS, s.TookProcs)
@@ -424,6 +425,32 @@ func TestTakeProcs(t *testing.T) {
 	}
 	if n := runtime.GOMAXPROCS(0); n != before {
 		t.Errorf("GOMAXPROCS is %d after Shutdown, was %d", n, before)
+	}
+}
+
+func TestHeapBudget(t *testing.T) {
+	t.Setenv("GOGC", "")
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	ex := newExecutor(t, &Config{HeapBudget: 256 << 20})
+	if _, err := New(&Config{HeapBudget: 256 << 20}); !errors.Is(err, worker.ErrHeapTaken) {
+		t.Errorf("a second executor: %v", err)
+	}
+	if err := ex.Shutdown(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n := debug.SetGCPercent(100); n != 100 {
+		t.Errorf("GOGC is %d after Shutdown", n)
+	}
+	debug.SetGCPercent(99)
+	t.Setenv("GOMAXPROCS", "")
+	if _, err := New(&Config{TakeProcs: true, HeapBudget: 256 << 20}); !errors.Is(err, worker.ErrHeapTaken) {
+		t.Errorf("taken from the program: %v", err)
+	}
+	if p, err := worker.TakeProcs(); err != nil {
+		t.Errorf("New that refuses keeps GOMAXPROCS: %v", err)
+	} else {
+		p.Release()
 	}
 }
 
@@ -468,6 +495,8 @@ func TestConfigErrors(t *testing.T) {
 	for field, cfg := range map[string]Config{
 		"Workers": {Workers: -1},
 		"Loops":   {Loops: 5000},
+
+		"HeapBudget": {HeapBudget: 1 << 10},
 	} {
 		var e *ConfigError
 		if _, err := New(&cfg); !errors.As(err, &e) || e.Field != field {

@@ -69,7 +69,7 @@ func NewLoop(ex *Executor, cfg *LoopConfig) (*Loop, error) {
 	l := &Loop{ex: ex, ended: make(chan struct{}), events: make([]loop.Event, 256), timers: NewTimers(), accepts: map[loop.Handle]struct{}{}, all: map[*Event]struct{}{}}
 	opened := make(chan error)
 	go l.run(loop.Config{
-		Buffers: cfg.Buffers, BufferSize: cfg.BufferSize, SendQueue: cfg.SendQueue, MaxEndpoints: cfg.MaxConns, Linger: cfg.Linger,
+		Buffers: cfg.Buffers, BufferSize: cfg.BufferSize, SendQueue: cfg.SendQueue, MaxEndpoints: cfg.MaxConns, Linger: cfg.Linger, Hold: ex.holder(),
 	}, cfg.Backend, opened)
 	if err := <-opened; err != nil {
 		return nil, err
@@ -103,6 +103,9 @@ func (l *Loop) Executor() *Executor { return l.ex }
 
 func (l *Loop) run(cfg loop.Config, backend string, opened chan<- error) {
 	defer close(l.ended)
+	if cfg.Hold != nil {
+		defer l.ex.pace.loops.Add(-1)
+	}
 	// The thread is not given back: the goroutine ends with it, so that what the loop made of it touches nobody else.
 	if backend != "stdnet" && runtime.GOOS == "linux" {
 		runtime.LockOSThread()

@@ -59,7 +59,7 @@ func slowFill(b *image.Batch, addrs []netip.Addr) (n int) {
 		if !ok || (n > 0 && b.Family != family) {
 			break
 		}
-		b.Family, b.Hi[n], b.Lo[n] = family, k.Hi, k.Lo
+		b.Family, b.Hi[n] = family, k.Hi
 	}
 	b.N = n
 	return n

@@ -57,23 +57,33 @@ func fillBatch(b *image.Batch, addrs []netip.Addr) (n int) {
 		return slowFill(b, addrs)
 	}
 	addrs = addrs[:min(len(addrs), image.Lanes)]
-	family := uint32(ipv6)
+	n, b.Family = fill4(b, addrs), ipv4
+	if n == 0 {
+		n, b.Family = fill6(b, addrs), ipv6
+	}
+	b.N = n
+	return n
+}
+
+// fill4 and fill6 take those of one family; addrs are as many as fit.
+func fill4(b *image.Batch, addrs []netip.Addr) int {
 	for i := range addrs {
 		a := (*addrBits)(unsafe.Pointer(&addrs[i]))
-		hi, lo, f := a.hi, a.lo, uint32(ipv6)
-		if hi == 0 && lo>>32 == 0xffff {
-			hi, lo, f = lo<<32, 0, ipv4
-		} else if a.zone == none {
-			break
+		if a.hi != 0 || a.lo>>32 != 0xffff {
+			return i
 		}
-		if i == 0 {
-			family = f
-		} else if f != family {
-			break
-		}
-		b.Hi[i], b.Lo[i] = hi, lo
-		n++
+		b.Hi[i&(image.Lanes-1)] = a.lo << 32
 	}
-	b.Family, b.N = family, n
-	return n
+	return len(addrs)
+}
+
+func fill6(b *image.Batch, addrs []netip.Addr) int {
+	for i := range addrs {
+		a := (*addrBits)(unsafe.Pointer(&addrs[i]))
+		if a.hi == 0 && (a.zone == none || a.lo>>32 == 0xffff) { // no address has other bits than 0
+			return i
+		}
+		b.Hi[i&(image.Lanes-1)] = a.hi
+	}
+	return len(addrs)
 }

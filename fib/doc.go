@@ -21,7 +21,7 @@
 // Everything is safe for concurrent use. Lookups never block, never allocate, and never wait for writers, and each sees a
 // value that the table had while the lookup was under way. Writers of one FIB take turns, and so do those who ask it for
 // more than a lookup (Get, LookupRoute, Covering, iteration, Snapshot); different FIBs do not wait for each other.
-// [Table.Replace] changes a whole family at once.
+// [Table.Replace] changes a whole family at once. [Table.Watch] tells of each change, and writers never wait for who is told.
 //
 // # The image
 //

@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"cmp"
 	"math/bits"
 	"net/netip"
 
@@ -35,14 +36,15 @@ func (t *Table) Lookup(a netip.Addr) (NextHopID, bool) {
 		if b > v.End() {
 			return t.lookupSlowly(a)
 		}
-		w2, after := v.Load(b+2), ^(addr>>8)&63
-		if (w2&image.BlockWide|v.Load(b)<<after>>63)&uint64(ref) != 0 {
+		block, after := v.Block(b), ^(addr>>8)&63
+		w2 := block.Word(2)
+		if (w2&image.BlockWide|block.Word(0)<<after>>63)&uint64(ref) != 0 {
 			return t.lookupSlowly(a)
 		}
 		if nh := uint32(w2)&ref | s>>1&^ref; nh != 0 {
 			best = nh
 		}
-		if nh := v.Leaf(b, uint32(bits.OnesCount64(v.Load(b+1)<<after))) & ref; nh != 0 {
+		if nh := block.Leaf(bits.OnesCount64(block.Word(1)<<after)) & ref; nh != 0 {
 			best = nh
 		}
 		if v.Load(d+image.DescEpoch) != epoch || t.desc.Load() != d {
@@ -52,49 +54,44 @@ func (t *Table) Lookup(a netip.Addr) (NextHopID, bool) {
 	}
 
 	root := v.Load(d + image.DescRoot + 1)
-	if !image.IsRoot(root, 12) || !valid {
+	if !image.IsRoot(root, 12) || (hi == 0 && !valid) {
 		return t.lookupSlowly(a)
 	}
-	s, best := v.Half(image.TableAt(root), uint32(hi>>52)), uint32(root>>32)
+	s := v.Half(image.TableAt(root), uint32(hi>>52))
 	if s&image.SlotRef != 0 {
 		if !image.IsTable(s) || s>>1 > v.End() {
 			return t.lookupSlowly(a)
 		}
 		s = v.Half(s>>1, uint32(hi>>40)&0xfff)
 	}
+	first, second := uint32(0), uint32(0)
 	if s&image.SlotRef != 0 {
-		b := s >> 1
-		if b > v.End() {
+		if s>>1 > v.End() {
 			return t.lookupSlowly(a)
 		}
-		if def := uint32(v.Load(b + 1)); def != 0 {
-			best = def
-		}
-		vec := v.Load(b) << (^(hi >> 34) & 63)
-		pair := b + 2*uint32(bits.OnesCount64(vec))
-		runs := v.Load(pair) << (^(hi >> 28) & 63 & uint64(int64(vec)>>63))
-		s = v.Slot(b, uint16(v.Load(pair+1)), uint32(bits.OnesCount64(runs)))
-	}
-	if s&image.SlotRef != 0 {
-		b := s >> 1
-		if b > v.End() {
+		b := v.Block(s >> 1)
+		first, s = b.Inherits(), b.Run(^hi>>28)
+
+		// A quarter of the addresses ends here, so there is no branch for it: they go through the block at word 0.
+		ref := -(s & image.SlotRef)
+		at := s >> 1 & ref
+		if at > v.End() {
 			return t.lookupSlowly(a)
 		}
-		if def := uint32(v.Load(b + 1)); def != 0 {
-			best = def
+		b = v.Block(at)
+		second = b.Inherits() & ref
+		if below := b.Run(^hi >> 16); ref != 0 {
+			s = below
 		}
-		vec := v.Load(b) << (^(hi >> 22) & 63)
-		pair := b + 2*uint32(bits.OnesCount64(vec))
-		runs := v.Load(pair) << (^(hi >> 16) & 63 & uint64(int64(vec)>>63))
-		s = v.Slot(b, uint16(v.Load(pair+1)), uint32(bits.OnesCount64(runs)))
 	}
 	if s&image.SlotRef != 0 || v.Load(d+image.DescEpoch) != epoch || t.desc.Load() != d {
 		return t.lookupSlowly(a)
 	}
-	if s != 0 {
-		best = s >> 1
+	best := NextHopID(s >> 1)
+	if s == 0 {
+		best = NextHopID(cmp.Or(second, first, uint32(root>>32)))
 	}
-	return NextHopID(best), best != 0
+	return best, best != 0
 }
 
 // lookupSlowly is Lookup for all tables, and for the reader under whom memory was used again in every try, who takes a

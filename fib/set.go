@@ -278,6 +278,10 @@ func (s *Set) drop(t *Table) {
 	t.desc.Store(noDesc)
 	t.clear()
 	s.descs = append(s.descs, d)
+	for _, w := range t.watches {
+		w.end(false)
+	}
+	t.watches = nil
 }
 
 // Table returns a FIB by its id.

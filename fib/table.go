@@ -2,6 +2,7 @@ package fib
 
 import (
 	"iter"
+	"math/bits"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ type Table struct {
 	mu      sync.Mutex // guards what follows, and all writing below the descriptor
 	heap    trie.Heap
 	tree    [2]trie.Tree
+	watches []*Watch
 	removed bool
 }
 
@@ -87,7 +89,7 @@ func (t *Table) Insert(p netip.Prefix, nh NextHopID) (old NextHopID, replaced bo
 		t.set.hops.drop(NextHopID(was), 1)
 	}
 	if was != uint32(nh) {
-		t.changed()
+		t.routeChanged(p, NextHopID(was), nh)
 	}
 	return NextHopID(was), was != 0, nil
 }
@@ -109,7 +111,7 @@ func (t *Table) Delete(p netip.Prefix) (old NextHopID, deleted bool, err error) 
 	}
 	if was != 0 {
 		t.set.hops.drop(NextHopID(was), 1)
-		t.changed()
+		t.routeChanged(p, NextHopID(was), 0)
 	}
 	return NextHopID(was), was != 0, nil
 }
@@ -122,7 +124,7 @@ func (t *Table) Clear() error {
 		return &OpError{"clear", "fib " + label(t.id, t.name), ErrRemoved}
 	}
 	t.clear()
-	t.changed()
+	t.allChanged()
 	return nil
 }
 
@@ -196,7 +198,7 @@ func (t *Table) Replace(routes iter.Seq[Route]) error {
 		t.tree[f].Swap(b[f])
 	}
 	t.set.hops.dropAll(uses)
-	t.changed()
+	t.allChanged()
 	return nil
 }
 
@@ -223,14 +225,16 @@ func (t *Table) LookupBatch(addrs []netip.Addr, nhs []NextHopID) {
 			continue
 		}
 		d := t.desc.Load()
-		if family := b.Family; !t.set.im.LookupBatch(d, family, &b) || t.desc.Load() != d {
-			for i := range n {
-				nhs[i], _ = t.lookupLocked(family, image.Key{Hi: b.Hi[i], Lo: b.Lo[i]})
-			}
-		} else {
-			for i, nh := range b.Best[:n] {
-				nhs[i] = NextHopID(nh)
-			}
+		left, ok := t.view.LookupBatch(d, &b)
+		if !ok || t.desc.Load() != d {
+			left = 1<<n - 1
+		}
+		for i, nh := range b.Best[:n] {
+			nhs[i] = NextHopID(nh)
+		}
+		for ; left != 0; left &= left - 1 {
+			i := bits.TrailingZeros32(left)
+			nhs[i], _ = t.lookupSlowly(addrs[i])
 		}
 		addrs, nhs = addrs[n:], nhs[n:]
 	}

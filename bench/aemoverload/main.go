@@ -36,6 +36,7 @@ var (
 	full   = flag.Bool("full", false, "every load in every scenario, with and without garbage")
 	only   = flag.String("only", "", "comma-separated servers; empty: all")
 	live   = flag.Int("live", 16, "MB that the garbage keeps alive, 1 or more")
+	budget = flag.Int("heap", 0, "MB that the heap of aem's servers may grow to before it is collected (Config.HeapBudget), 0 for as the runtime has it")
 	plot   = flag.String("plot", "overload.svg", "where the plot of latency over load goes; empty: nowhere")
 
 	roleServer = flag.String("server", "", "run as this server (internal)")
@@ -127,8 +128,8 @@ func orchestrate() error {
 	}
 	calibrate()
 	capacity := float64(runtime.NumCPU()) * float64(time.Second/heavyWork)
-	fmt.Printf("%s, %d processors; capacity %.0f heavy requests/s, deadline %v; %d rounds of %v; load average %s\n\n",
-		runtime.Version(), runtime.NumCPU(), capacity, deadline, *rounds, *run, loadAverage())
+	fmt.Printf("%s, %d processors; capacity %.0f heavy requests/s, deadline %v; %d rounds of %v; load average %s; garbage keeps %d MB alive, HeapBudget %d MB\n\n",
+		runtime.Version(), runtime.NumCPU(), capacity, deadline, *rounds, *run, loadAverage(), *live, *budget)
 	all := map[cell]map[string][]measured{}
 	list := cells()
 	for round := range *rounds {
@@ -170,7 +171,7 @@ func one(s server, c cell, capacity float64, seed uint64) (m measured, err error
 	if err != nil {
 		return m, err
 	}
-	srv := exec.Command(self, "-server", s.name, "-spin", strconv.Itoa(spinPerMicrosecond), "-churn="+strconv.FormatBool(c.Garbage))
+	srv := exec.Command(self, "-server", s.name, "-spin", strconv.Itoa(spinPerMicrosecond), "-churn="+strconv.FormatBool(c.Garbage), "-heap", strconv.Itoa(*budget))
 	srv.Stderr = os.Stderr
 	in, err := srv.StdinPipe()
 	if err != nil {

@@ -1,6 +1,7 @@
 // Command aemwake measures how long a handler waits for the processor while other goroutines compute. A separate process sends a
 // stamp about every 2 ms; a handler reads it and says how old it is. Busy goroutines are plain ones of the same process, or run in
-// the executor's class Background. All set-ups run in each round, one after the other; what is printed are medians of the rounds.
+// the executor's class Background. All set-ups run in each round, one after the other; what is printed are medians of the rounds. Set-ups
+// with a budget for the heap run once, for five times as long, so that there are collections in it.
 // Below it, what the executor itself costs: from Submit to the handler, and one Await. See docs/performance.md.
 //
 //	cd bench && go run ./aemwake [-rounds 5] [-quick]
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/metrics"
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
@@ -46,8 +48,11 @@ type setup struct {
 	Own     bool   // in the executor, whose handler is an inline class
 	Loop    string // back end of an aem loop that the handler runs on; "": it is a goroutine that reads
 	Garbage bool
+	Heap    int64 // the executor's HeapBudget
 	Goal    bool
 }
+
+const budget = 512 << 20
 
 var setups = []setup{
 	{Name: "plain, idle"},
@@ -57,15 +62,19 @@ var setups = []setup{
 	{Name: "aem, idle", Own: true},
 	{Name: "aem, busy", Own: true, Busy: 2, Goal: true},
 	{Name: "aem, busy, garbage", Own: true, Busy: 2, Garbage: true, Goal: true},
+	{Name: "aem, busy, garbage, 512 MB of heap", Own: true, Busy: 2, Garbage: true, Heap: budget, Goal: true},
 	{Name: "aem, 8 busy", Own: true, Busy: 8, Goal: true},
 	{Name: "aem on epoll, busy", Own: true, Loop: "epoll", Busy: 2, Goal: true},
 	{Name: "aem on epoll, busy, garbage", Own: true, Loop: "epoll", Busy: 2, Garbage: true, Goal: true},
+	{Name: "aem on epoll, busy, garbage, 512 MB of heap", Own: true, Loop: "epoll", Busy: 2, Garbage: true, Heap: budget, Goal: true},
 	{Name: "aem on io_uring, busy", Own: true, Loop: "io_uring", Busy: 2, Goal: true},
 	{Name: "aem on io_uring, busy, garbage", Own: true, Loop: "io_uring", Busy: 2, Garbage: true, Goal: true},
+	{Name: "aem on io_uring, busy, garbage, 512 MB of heap", Own: true, Loop: "io_uring", Busy: 2, Garbage: true, Heap: budget, Goal: true},
 }
 
 type result struct {
 	N                   int
+	Collections         int
 	P50, P99, P999, Max time.Duration
 }
 
@@ -111,7 +120,14 @@ func all() error {
 	for round := range *rounds {
 		for i := range setups {
 			s := setups[(i+round)%len(setups)]
-			b, err := exec.Command(self, "-role", s.Name, "-run", run.String()).Output()
+			d := *run
+			if s.Heap > 0 {
+				if round > 0 {
+					continue
+				}
+				d *= 5 // or no collection would come
+			}
+			b, err := exec.Command(self, "-role", s.Name, "-run", d.String()).Output()
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
@@ -125,7 +141,7 @@ func all() error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("%s, %d processors, load average %.4s; %d rounds of %v; garbage keeps %d MB alive\n\n", runtime.Version(), runtime.NumCPU(), load, *rounds, *run, *live)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "wake-up, us\tp50\tp99\tp99.9\tmost\tgoal")
+	fmt.Fprintln(w, "wake-up, us\tp50\tp99\tp99.9\tmost\tcollections\tgoal")
 	for _, s := range setups {
 		l := results[s.Name]
 		p99 := stat.MedianOf(l, func(r result) time.Duration { return r.P99 })
@@ -133,8 +149,9 @@ func all() error {
 		if s.Goal {
 			verdict = pass(p99 <= goal, fmt.Sprintf("p99 at most %v", goal))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, us(stat.MedianOf(l, func(r result) time.Duration { return r.P50 })), us(p99),
-			us(stat.MedianOf(l, func(r result) time.Duration { return r.P999 })), us(stat.MedianOf(l, func(r result) time.Duration { return r.Max })), verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Name, us(stat.MedianOf(l, func(r result) time.Duration { return r.P50 })), us(p99),
+			us(stat.MedianOf(l, func(r result) time.Duration { return r.P999 })), us(stat.MedianOf(l, func(r result) time.Duration { return r.Max })),
+			stat.MedianOf(l, func(r result) int { return r.Collections }), verdict)
 	}
 	w.Flush()
 	fmt.Println()
@@ -185,10 +202,18 @@ func compute(stop *atomic.Bool) {
 	}
 }
 
+// collections returns how many collections there were.
+func collections() uint32 {
+	s := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(s)
+	return uint32(s[0].Value.Uint64())
+}
+
 // watcher takes stamps.
 type watcher struct {
 	h     hist.Hist
 	begin time.Time
+	gcs   uint32 // collections until the beginning was over
 	done  chan error
 }
 
@@ -205,6 +230,9 @@ func (w *watcher) stamp(b []byte) {
 		default:
 		}
 	case since > *run/5: // the beginning does not count
+		if w.h.Count == 0 {
+			w.gcs = collections()
+		}
 		w.h.Add(age)
 	}
 }
@@ -253,7 +281,7 @@ func (s setup) measure() error {
 	w := &watcher{done: make(chan error, 1)}
 	to := ""
 	if s.Own {
-		ex, err := aem.New(&aem.Config{TakeProcs: true})
+		ex, err := aem.New(&aem.Config{TakeProcs: true, HeapBudget: s.Heap})
 		if err != nil {
 			return err
 		}
@@ -310,5 +338,5 @@ func (s setup) measure() error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(result{int(w.h.Count), w.h.Quantile(0.5), w.h.Quantile(0.99), w.h.Quantile(0.999), w.h.Most})
+	return json.NewEncoder(os.Stdout).Encode(result{int(w.h.Count), int(collections() - w.gcs), w.h.Quantile(0.5), w.h.Quantile(0.99), w.h.Quantile(0.999), w.h.Most})
 }

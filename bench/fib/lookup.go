@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 
 	"midplane/bench/internal/stat"
@@ -128,7 +129,7 @@ func lookups() {
 			{"hot4096", "hot 4,096, dependent", 1, true, 0},
 			{"hot1", "hot 1", 1, false, 0},
 		} {
-			if k.readers > runtime.GOMAXPROCS(0) {
+			if k.readers > runtime.GOMAXPROCS(0) || !strings.Contains(name+" "+k.label, *rows) {
 				continue
 			}
 			l := keys(k.kind, family)

@@ -4,7 +4,7 @@
 // are medians of the rounds, and of the ratios within the rounds. Lookups are measured in processor time of the thread,
 // so that other programs on the machine are in the numbers only by what they do to caches. See docs/performance.md.
 //
-//	cd bench && go run ./fib [-rounds 7] [-quick] [-only lookup,memory,load,update,beside,seed,many]
+//	cd bench && go run ./fib [-rounds 7] [-quick] [-only lookup,memory,load,update,beside,seed,many] [-rows NAME]
 package main
 
 import (
@@ -23,6 +23,7 @@ var (
 	rounds = flag.Int("rounds", 7, "rounds; medians are reported")
 	quick  = flag.Bool("quick", false, "a fifth of the work: to see that it runs, not for numbers")
 	only   = flag.String("only", "", "comma-separated parts: lookup, memory, load, update, beside, seed, many; empty: all")
+	rows   = flag.String("rows", "", "of the lookups only the rows whose name has this in it, such as \"IPv6 hot 4,096\"")
 )
 
 var missed int

@@ -362,16 +362,7 @@ func (e *epoll) kernelWait(busy bool, deadline mono.Time) error {
 	if count == 0 && errno == 0 && !busy {
 		now := mono.Now()
 		if deadline = e.next(deadline); deadline > now && e.waker.sleep() {
-			var ts unix.Timespec
-			count, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(e.fd), uintptr(unsafe.Pointer(&e.kernel[0])), uintptr(len(e.kernel)),
-				uintptr(unsafe.Pointer(timespec(deadline, now, &ts))), 0, 0)
-			if errno == unix.ENOSYS { // Linux before 5.11 knows milliseconds only
-				ms := -1
-				if deadline != mono.Never {
-					ms = int(min((deadline.Until(now)+999_999)/1_000_000, 3_600_000))
-				}
-				count, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.kernel[0])), uintptr(len(e.kernel)), uintptr(ms), 0, 0)
-			}
+			count, errno = e.sleep(now, deadline)
 		}
 	}
 	e.waker.rise()
@@ -410,6 +401,26 @@ func (e *epoll) kernelWait(busy bool, deadline mono.Time) error {
 		}
 	}
 	return nil
+}
+
+// sleep waits for an edge until deadline.
+func (e *epoll) sleep(now, deadline mono.Time) (count uintptr, errno unix.Errno) {
+	call := unix.Syscall6
+	hold, deadline := e.cfg.hold(now, deadline)
+	if hold {
+		call = unix.RawSyscall6
+	}
+	var ts unix.Timespec
+	count, _, errno = call(unix.SYS_EPOLL_PWAIT2, uintptr(e.fd), uintptr(unsafe.Pointer(&e.kernel[0])), uintptr(len(e.kernel)),
+		uintptr(unsafe.Pointer(timespec(deadline, now, &ts))), 0, 0)
+	if errno == unix.ENOSYS { // Linux before 5.11 knows milliseconds only
+		ms := -1
+		if deadline != mono.Never {
+			ms = int(min((deadline.Until(now)+999_999)/1_000_000, 3_600_000))
+		}
+		count, _, errno = call(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.kernel[0])), uintptr(len(e.kernel)), uintptr(ms), 0, 0)
+	}
+	return count, errno
 }
 
 // progress does one round of what s can do now. Events go to out, or to pending if they are not of receiving.

@@ -28,7 +28,7 @@ type rig struct {
 	ended  map[Handle]int
 }
 
-// each runs a test over every back end that this machine has.
+// each runs a test over every back end that this machine has; those that can keep their P while they wait, in both ways.
 func each(t *testing.T, cfg Config, f func(r *rig)) {
 	for _, name := range Backends {
 		t.Run(name, func(t *testing.T) {
@@ -36,6 +36,17 @@ func each(t *testing.T, cfg Config, f func(r *rig)) {
 				t.Skip(err)
 			}
 			on(t, name, cfg, f)
+		})
+		if name == "stdnet" {
+			continue
+		}
+		t.Run(name+" held", func(t *testing.T) {
+			if err := Probe(name); err != nil {
+				t.Skip(err)
+			}
+			held := cfg
+			held.Hold = func() bool { return true }
+			on(t, name, held, f)
 		})
 	}
 }

@@ -80,7 +80,7 @@ func (u *ringLoop) Name() string { return "io_uring" }
 func (u *ringLoop) sqe(op uint8, fd int, of int, h Handle) *uring.SQE {
 	e := u.ring.Next()
 	for e == nil {
-		if errno := u.ring.Enter(false, nil); errno != 0 {
+		if errno := u.ring.Enter(uring.Poll, nil); errno != 0 {
 			u.absorb()
 		}
 		e = u.ring.Next()
@@ -447,12 +447,17 @@ func (u *ringLoop) Wait(events []Event, deadline mono.Time) (int, error) {
 	u.wash()
 	u.publish()
 	busy := n > 0 || u.backlog.n > 0 || u.pending.n > 0
-	errno := u.ring.Enter(false, nil)
+	errno := u.ring.Enter(uring.Poll, nil)
 	if errno == 0 && !busy && u.ring.Waiting() == 0 {
 		now := mono.Now()
 		if deadline = u.next(deadline); deadline > now && u.waker.sleep() {
+			mode := uring.Block
+			hold, deadline := u.cfg.hold(now, deadline)
+			if hold {
+				mode = uring.Hold
+			}
 			var ts unix.Timespec
-			errno = u.ring.Enter(true, timespec(deadline, now, &ts))
+			errno = u.ring.Enter(mode, timespec(deadline, now, &ts))
 		}
 	}
 	u.waker.rise()
@@ -685,7 +690,7 @@ func (u *ringLoop) Stop() error {
 	u.socks.each(func(s *sock) { u.still(s) })
 	for try := 0; try < 1000 && u.inFlight() > 0; try++ {
 		ts := unix.NsecToTimespec(1_000_000)
-		u.ring.Enter(true, &ts)
+		u.ring.Enter(uring.Block, &ts)
 		u.absorb()
 		u.settle()
 	}

@@ -209,14 +209,24 @@ func (r *Ring) Next() *SQE {
 	return s
 }
 
-// Enter submits what Next gave out and, if wait is set, waits for a completion, no longer than timeout says (nil: for
+// Mode is whether Enter waits, and how.
+type Mode uint8
+
+// Modes.
+const (
+	Poll  Mode = iota // it does not wait
+	Block             // the runtime knows that the thread blocks, and uses its P for others
+	Hold              // the runtime does not know: the P stays, and the runtime's signals end the wait
+)
+
+// Enter submits what Next gave out and, unless mode is Poll, waits for a completion, no longer than timeout says (nil: for
 // ever). It returns 0 when the time is over, unix.EBUSY or EAGAIN when completions must be taken first.
-func (r *Ring) Enter(wait bool, timeout *unix.Timespec) unix.Errno {
+func (r *Ring) Enter(mode Mode, timeout *unix.Timespec) unix.Errno {
 	r.sqTail.Store(r.filled)
 	submit := r.filled - r.told
 	flags, least := uintptr(enterGetEvents), uintptr(0)
 	var arg, size uintptr
-	if wait {
+	if mode != Poll {
 		least = 1
 		if timeout != nil {
 			r.ts = *timeout
@@ -227,7 +237,7 @@ func (r *Ring) Enter(wait bool, timeout *unix.Timespec) unix.Errno {
 	}
 	var n uintptr
 	var errno unix.Errno
-	if wait {
+	if mode == Block {
 		n, _, errno = unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), least, flags, arg, size)
 	} else {
 		n, _, errno = unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), least, flags, arg, size)

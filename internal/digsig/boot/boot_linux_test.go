@@ -90,6 +90,7 @@ func TestIntegrationDebianBoots(t *testing.T) {
 	g.denies()
 	g.works()
 	g.killed()
+	g.supervised()
 	g.upgraded()
 	g.rebooted()
 }
@@ -155,11 +156,35 @@ cat /root/bad; sort /root/good | uniq -c | tr -s ' \n' ' '`)
 	g.does("three workers were replaced", "midplane digsig status -j | grep -o 'killed by killed' | wc -l", "3")
 }
 
+// supervised kills the supervisor at any moment, then both, then the guardian, and restarts the unit, while an unsigned program
+// is executed again and again. Then it stops the unit, and begins anew.
+func (g *guest) supervised() {
+	g.t.Helper()
+	const active = "until systemctl is-active -q midplane-digsig && midplane digsig status >/dev/null; do sleep 0.1; done; "
+	const main = "$(systemctl show -P MainPID midplane-digsig)"
+	g.does("an unsigned program is tried for ever", `
+( while [ ! -e /root/enough ]; do /opt/planted/static 2>/dev/null && echo RAN; done; echo tried ) > /root/bad 2>&1 & echo begun`, "begun")
+	g.does("supervisor killed ten times, at any moment", `
+for i in $(seq 10); do p=`+main+`; [ "$p" -gt 0 ] && kill -KILL $p; sleep 0.$((RANDOM % 10)); done; `+active+`/usr/bin/true && echo alive`, "alive")
+	g.does("supervisor killed after all marks were taken back", `
+midplane digsig enforce --reload; kill -KILL `+main+`; `+active+`bash -c 'echo alive'`, "alive")
+	g.does("supervisor and worker killed at once", "systemctl kill -s KILL midplane-digsig; "+active+"bash -c 'echo alive'", "alive")
+	g.does("both killed, by themselves", "kill -KILL "+main+" $("+worker+"); "+active+"bash -c 'echo alive'", "alive")
+	g.does("guardian and supervisor killed at once", "systemctl kill -s KILL midplane-digsig-guardian; kill -KILL "+main+"; "+active+`
+until systemctl is-active -q midplane-digsig-guardian; do sleep 0.1; done; bash -c 'echo alive'`, "alive")
+	g.does("restarted five times", "for i in 1 2 3 4 5; do systemctl restart midplane-digsig; done; "+active+"bash -c 'echo alive'", "alive")
+	g.does("nothing unsigned ran", `
+touch /root/enough; until grep -q tried /root/bad; do sleep 0.1; done; ! grep RAN /root/bad`, "")
+	g.does("stopped: everything runs", "systemctl stop midplane-digsig; until /opt/planted/static; do sleep 0.1; done; echo ran", "ran")
+	g.does("started again: it does not", "systemctl start midplane-digsig && ! /opt/planted/static && /usr/bin/true && echo alive", "alive")
+}
+
 // upgraded replaces the enforcer's program by a newer signed one.
 func (g *guest) upgraded() {
 	g.t.Helper()
 	g.does("a new version is put in place", "mv /root/midplane.new /usr/bin/midplane", "")
-	g.does("the service starts anew", "systemctl restart midplane-digsig && systemctl is-active midplane-digsig", "active")
+	g.does("the service starts anew", "systemctl restart midplane-digsig-guardian midplane-digsig && systemctl is-active midplane-digsig", "active")
+	g.does("the worker too", "[ /proc/$("+worker+")/exe -ef /usr/bin/midplane ] && echo new", "new")
 	g.does("the new version enforces", `p=$(systemctl show -P MainPID midplane-digsig) && [ /proc/$p/exe -ef /usr/bin/midplane ] && midplane digsig verify -v /usr/bin/midplane && ! /opt/planted/static`, "not permitted")
 	g.does("signed programs run", "/usr/bin/true && hello", "Hello")
 }

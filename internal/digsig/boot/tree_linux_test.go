@@ -112,7 +112,9 @@ func newTree(t *testing.T) *tree {
 	}
 	r.run("install", "-D", "-m", "644", filepath.Join(r.host, "release.pub"), r.path("etc/midplane/digsig/trust/release.pub"))
 	r.run("install", "-m", "644", "../../../packaging/apt/90midplane-digsig", r.path("etc/apt/apt.conf.d/90midplane-digsig"))
-	r.run("install", "-m", "644", "../../../packaging/systemd/midplane-digsig.service", r.path("usr/lib/systemd/system/midplane-digsig.service"))
+	for _, unit := range []string{"midplane-digsig.service", "midplane-digsig-guardian.service"} {
+		r.run("install", "-m", "644", "../../../packaging/systemd/"+unit, r.path("usr/lib/systemd/system/"+unit))
+	}
 	r.copy(r.midplane, "usr/bin/midplane")
 	r.sign("usr/bin/midplane", "--name", "midplane", "--version", "1")
 	r.copy(r.midplane, "root/midplane.new")
@@ -127,8 +129,10 @@ func newTree(t *testing.T) *tree {
 		}
 	}
 	r.write("usr/lib/systemd/system/lab-agent.service", agentUnit, 0o644)
-	r.write("etc/systemd/system/midplane-digsig.service.d/console.conf", "[Service]\nStandardError=tty\nTTYPath=/dev/console\nTTYReset=no\n", 0o644)
-	enable("midplane-digsig.service", "sysinit.target")
+	for _, unit := range []string{"midplane-digsig.service", "midplane-digsig-guardian.service"} {
+		r.write("etc/systemd/system/"+unit+".d/console.conf", "[Service]\nStandardError=tty\nTTYPath=/dev/console\nTTYReset=no\n", 0o644)
+		enable(unit, "sysinit.target")
+	}
 	enable("lab-agent.service", "sysinit.target")
 	for _, unit := range []string{"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "systemd-networkd.service", "serial-getty@ttyS0.service", "systemd-modules-load.service"} {
 		if err := os.Symlink("/dev/null", r.path("etc/systemd/system/"+unit)); err != nil && !errors.Is(err, os.ErrExist) {

@@ -21,6 +21,10 @@
 //	ptrace_access_check,    another process's memory (Policy.Ptrace; of a
 //	ptrace_traceme          manager: Policy.Guard)                            never; the process: manager
 //
+// A file on an overlay is not known here: the inode that the content is in is the layer's. So what runs from an overlay that
+// user space names ([Gate.SetOverlays]), and that was mounted in the first user namespace, is left to fanotify, which sees the
+// layer's inode; modules are not. What runs from any other overlay is denied.
+//
 // Memory that belongs to no file, and private copies of a file's pages that were or can be written, are allowed or denied
 // as one by Policy.Anonymous: code that a signed program makes up itself is not seen otherwise.
 //

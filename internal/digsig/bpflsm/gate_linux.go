@@ -176,7 +176,7 @@ func linkDirs(pins string) ([]int, error) {
 // note tells the programs what they guard, and that this process may change it.
 func (g *Gate) note(dirs ...string) error {
 	for _, m := range []*ebpf.Map{
-		g.maps.Allowed, g.maps.Counters, g.maps.Events, g.maps.Guarded, g.maps.Local, g.maps.Lost, g.maps.Pins, g.maps.Policy, g.maps.Tasks, g.maps.Verdicts,
+		g.maps.Allowed, g.maps.Counters, g.maps.Events, g.maps.Guarded, g.maps.Local, g.maps.Lost, g.maps.Overlays, g.maps.Pins, g.maps.Policy, g.maps.Tasks, g.maps.Verdicts,
 	} {
 		info, err := m.Info()
 		if err != nil {
@@ -240,7 +240,7 @@ func Open(c Config) (_ *Gate, err error) {
 	}()
 	for name, m := range map[string]**ebpf.Map{
 		lsmMapAllowed: &g.maps.Allowed, lsmMapCounters: &g.maps.Counters, lsmMapEvents: &g.maps.Events, lsmMapGuarded: &g.maps.Guarded,
-		lsmMapLocal: &g.maps.Local, lsmMapLost: &g.maps.Lost, lsmMapPins: &g.maps.Pins, lsmMapPolicy: &g.maps.Policy, lsmMapTasks: &g.maps.Tasks, lsmMapVerdicts: &g.maps.Verdicts,
+		lsmMapLocal: &g.maps.Local, lsmMapLost: &g.maps.Lost, lsmMapOverlays: &g.maps.Overlays, lsmMapPins: &g.maps.Pins, lsmMapPolicy: &g.maps.Policy, lsmMapTasks: &g.maps.Tasks, lsmMapVerdicts: &g.maps.Verdicts,
 	} {
 		if *m, err = ebpf.LoadPinnedMap(filepath.Join(c.Pins, "maps", name), nil); err != nil {
 			return nil, fmt.Errorf("bpflsm: %s: %w", name, err)

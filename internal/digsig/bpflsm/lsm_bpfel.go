@@ -87,6 +87,7 @@ const (
 	lsmMapGuarded     = "guarded"
 	lsmMapLocal       = "local"
 	lsmMapLost        = "lost"
+	lsmMapOverlays    = "overlays"
 	lsmMapPins        = "pins"
 	lsmMapPolicy      = "policy"
 	lsmMapTasks       = "tasks"
@@ -178,6 +179,7 @@ type lsmMapSpecs struct {
 	Guarded  *ebpf.MapSpec `ebpf:"guarded"`
 	Local    *ebpf.MapSpec `ebpf:"local"`
 	Lost     *ebpf.MapSpec `ebpf:"lost"`
+	Overlays *ebpf.MapSpec `ebpf:"overlays"`
 	Pins     *ebpf.MapSpec `ebpf:"pins"`
 	Policy   *ebpf.MapSpec `ebpf:"policy"`
 	Tasks    *ebpf.MapSpec `ebpf:"tasks"`
@@ -217,6 +219,7 @@ type lsmMaps struct {
 	Guarded  *ebpf.Map `ebpf:"guarded"`
 	Local    *ebpf.Map `ebpf:"local"`
 	Lost     *ebpf.Map `ebpf:"lost"`
+	Overlays *ebpf.Map `ebpf:"overlays"`
 	Pins     *ebpf.Map `ebpf:"pins"`
 	Policy   *ebpf.Map `ebpf:"policy"`
 	Tasks    *ebpf.Map `ebpf:"tasks"`
@@ -231,6 +234,7 @@ func (m *lsmMaps) Close() error {
 		m.Guarded,
 		m.Local,
 		m.Lost,
+		m.Overlays,
 		m.Pins,
 		m.Policy,
 		m.Tasks,

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"midplane/internal/digsig/envelope"
 	"midplane/internal/digsig/verity/enrol"
@@ -208,6 +209,39 @@ func (g *Gate) restore(before map[lsmDigest]lsmGrant, generation uint64) error {
 func (g *Gate) drop(key lsmDigest) error {
 	if err := g.maps.Allowed.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return err
+	}
+	return nil
+}
+
+// SetOverlays names the overlays, by the device that stat(2) gives for their mount points, whose layers are all watched by
+// fanotify. It replaces those that were named before.
+func (g *Gate) SetOverlays(devices []uint64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	want := map[uint32]bool{}
+	for _, d := range devices {
+		want[unix.Major(d)<<20|unix.Minor(d)] = true
+	}
+	var gone []uint32
+	var key, value uint32
+	entries := g.maps.Overlays.Iterate()
+	for entries.Next(&key, &value) {
+		if !want[key] {
+			gone = append(gone, key)
+		}
+		delete(want, key)
+	}
+	err := entries.Err()
+	for _, key := range gone {
+		if e := g.maps.Overlays.Delete(key); !errors.Is(e, ebpf.ErrKeyNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	for key := range want {
+		err = errors.Join(err, g.maps.Overlays.Put(key, uint32(1)))
+	}
+	if err != nil {
+		return fmt.Errorf("bpflsm: name overlays: %w", err)
 	}
 	return nil
 }

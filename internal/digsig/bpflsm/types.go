@@ -98,12 +98,13 @@ const (
 	NoFile           // a module or kernel that comes from memory
 	Guarded          // for managers only, or forbidden to all
 	Remote           // others than this kernel can change the file
+	Left             // no denial: it is on an overlay whose layers fanotify watches, and that decides
 
 	reasons = 16 // room in the counters for each hook
 )
 
 var reasonNames = []string{
-	"allowed", "no verdict", "undecided", "unknown digest", "stale", "role lacks", "algorithm", "writers", "anonymous memory", "no file", "guarded", "remote",
+	"allowed", "no verdict", "undecided", "unknown digest", "stale", "role lacks", "algorithm", "writers", "anonymous memory", "no file", "guarded", "remote", "left to fanotify",
 }
 
 // String returns the reason in words.
@@ -155,11 +156,13 @@ type Denial struct {
 // Counters say how often each reason was given at each hook since the gate was made.
 type Counters [hooks][reasons]uint64
 
-// Denied is the sum of all but OK.
+// Denied is the sum of all but OK and Left.
 func (c *Counters) Denied() (n uint64) {
 	for h := range c {
-		for _, v := range c[h][1:] {
-			n += v
+		for r, v := range c[h] {
+			if Reason(r) != OK && Reason(r) != Left {
+				n += v
+			}
 		}
 	}
 	return n

@@ -45,17 +45,17 @@ func TestNumbersOfTheSources(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	for got, want := range map[string]string{
-		Enforce.String(): "enforce", Mode(9).String(): "9", Verity.String(): "fs-verity", Remote.String(): "remote", Reason(200).String(): "200",
+		Enforce.String(): "enforce", Mode(9).String(): "9", Verity.String(): "fs-verity", Left.String(): "left to fanotify", Reason(200).String(): "200",
 		Ptrace.String(): "ptrace", Hook(15).String(): "15", Digest{Verity, [32]byte{1}}.String(): "fs-verity:01" + strings.Repeat("00", 31),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if len(reasonNames) != int(Remote)+1 || len(hookNames) != int(Ptrace)+1 {
+	if len(reasonNames) != int(Left)+1 || len(hookNames) != int(Ptrace)+1 {
 		t.Error("a reason or hook without a name")
 	}
-	c := Counters{Exec: {OK: 5, Unknown: 2}, Map: {NoVerdict: 3}}
+	c := Counters{Exec: {OK: 5, Unknown: 2, Left: 4}, Map: {NoVerdict: 3}}
 	if n := c.Denied(); n != 5 {
 		t.Errorf("%d denied, want 5", n)
 	}

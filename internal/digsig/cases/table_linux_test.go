@@ -19,6 +19,8 @@ const (
 	gap    = "G" // it ran: a gap that Status must tell
 	detect = "G, detected"
 	notHas = "not on this kernel"
+
+	inGuest = "see the guest" // TestIntegrationTierFGuest
 )
 
 // line is one line of the printed table.
@@ -30,8 +32,9 @@ type line struct {
 
 // table collects what the cases gave.
 type table struct {
-	t     *testing.T
-	lines []line
+	t       *testing.T
+	lines   []line
+	partial bool // it need not have all cases
 }
 
 func (x *table) add(number int, what, bed, want string, got string, note ...string) {
@@ -61,9 +64,15 @@ func (x *table) print(s *enforcer.Status) {
 			mark += "  <-- not told by status"
 			x.t.Errorf("case %d (%s) is a gap that the status does not tell", l.number, l.what)
 		}
+		if l.note != "" {
+			mark = "  " + l.note + mark
+		}
 		fmt.Fprintf(&b, "%4d  %-4s  %-62s %-9s %-12s %s%s\n", l.number, "F", l.what, l.bed, l.want, l.got, mark)
 	}
 	x.t.Log(b.String())
+	if x.partial {
+		return
+	}
 	for n := 1; n <= 54; n++ {
 		if !seen[n] {
 			x.t.Errorf("case %d is not there", n)

@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"midplane/digsig"
 	. "midplane/internal/digsig/enforcer/enforcetest"
 )
@@ -234,7 +232,7 @@ func (k *kit) ways(fd *os.File) {
 		userns = deny
 	}
 	k.add(26, "tmpfs in a user and mount namespace, as nobody", "tmpfs", userns, gapIf(Exec(tool("nobody"), Put(k.t, k.hello, filepath.Join(publicDir(k), "hello")))))
-	k.add(27, "on loop (ext4, xfs) and squashfs: see 2", "loop", deny, deny)
+	k.loop()
 	k.fuse()
 
 	cmd := exec.Command(tool("mapfd"))
@@ -304,6 +302,17 @@ func (k *kit) overlay() {
 	k.add(29, "copied up as it was", "overlay", allow, ran(Exec(filepath.Join(over, "touched"))))
 }
 
+// loop mounts an image as an administrator would, after the enforcer of everything else began.
+func (k *kit) loop() {
+	dir := Image(k.t, 32, "", "mkfs.ext4", "-q", "-F")
+	r := New(k.t, dir)
+	bad, good := Put(k.t, k.hello, filepath.Join(dir, "bad")), Put(k.t, k.r.Signed(k.hello, 0), filepath.Join(dir, "good"))
+	r.Start()
+	defer r.Stop()
+	k.add(27, "unsigned, on a loop mount", "ext4", deny, ran(Exec(bad)))
+	k.add(27, "signed, on a loop mount", "ext4", allow, ran(Exec(good)))
+}
+
 // fuse mounts a file system that a process serves. Its content can change unseen, so everything on it is denied.
 func (k *kit) fuse() {
 	dir, img := k.t.TempDir(), filepath.Join(k.t.TempDir(), "img")
@@ -351,7 +360,7 @@ func (k *kit) scripts() {
 	if _, err := os.Stat("/proc/modules"); err != nil {
 		k.add(46, "unsigned kernel module", "-", notHas, notHas)
 	} else {
-		k.add(46, "unsigned kernel module", "-", gap, gap, "(not loaded here)")
+		k.add(46, "unsigned kernel module", "-", inGuest, inGuest)
 	}
 }
 
@@ -533,7 +542,7 @@ func (k *kit) odd() {
 	k.add(47, "many at once (TestIntegrationStorm has 10,000)", "tmpfs", "all decided", got47)
 	k.add(51, "files written, renamed and executed by many", "tmpfs", allow, got51)
 	k.ownFiles()
-	k.add(52, "root ends the enforcer", "-", gap, gap, "(out of scope in this tier)")
+	k.rootEnds()
 }
 
 func noFormat(o Outcome) string {
@@ -548,6 +557,25 @@ func noAccess(o Outcome) string {
 		return deny
 	}
 	return ran(o)
+}
+
+// rootEnds has root kill supervisor and worker at once, where there is neither systemd nor a guardian.
+func (k *kit) rootEnds() {
+	dir := Tmpfs(k.t)
+	r := New(k.t, dir)
+	bad := Put(k.t, k.hello, filepath.Join(dir, "bad"))
+	r.Start()
+	if o := Exec(bad); !o.Denied() {
+		k.t.Errorf("before root ends the enforcer: %+v", o)
+	}
+	s := r.Status()
+	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		for _, pid := range []int{s.Supervisor.PID, s.Worker} {
+			must(k.t, syscall.Kill(pid, sig))
+		}
+	}
+	k.add(52, "root ends the enforcer by killing all of it", "tmpfs", gap, gapIf(Exec(bad)))
+	r.Stop()
 }
 
 // ownFiles runs an enforcer whose store, state and log are on the file system that it watches.
@@ -579,5 +607,4 @@ func (k *kit) ownFiles() {
 	}
 	r.Stop()
 	k.add(50, "store, state and log on the file system that is watched", "tmpfs", allow, got)
-	_ = unix.Getpid
 }

@@ -43,7 +43,7 @@ type Kernel struct {
 // Supervisor is what the worker was told of its supervisor.
 type Supervisor struct {
 	PID      int       `json:"pid"`
-	Guardian string    `json:"guardian"` // who holds the groups besides: systemd, worker
+	Guardian string    `json:"guardian"` // who goes on when the supervisor is killed: worker, and guardian if even both may be
 	Restarts []Restart `json:"restarts,omitempty"`
 	Total    int       `json:"total"` // restarts
 }

@@ -19,6 +19,7 @@ import (
 // Defaults.
 const (
 	DefaultSocket   = "/run/midplane/digsig.sock"
+	DefaultGuardian = "/run/midplane/digsig-guardian.sock"
 	DefaultAuditLog = "/var/log/midplane/digsig.log"
 	DefaultWatchdog = 10 * time.Second
 
@@ -31,6 +32,7 @@ type Config struct {
 	Dir      string        // of the store; empty: digsig.DefaultDir
 	StateDir string        // what is remembered; empty: digsig.DefaultStateDir
 	Socket   string        // of control, for root only; empty: DefaultSocket
+	Guardian string        // socket of the guardian, used when something listens there; empty: DefaultGuardian
 	Audit    audit.Config  // Path empty: DefaultAuditLog
 	Mounts   []string      // watch only the file systems of these paths; none: every local one, and new ones as they come
 	Mode     string        // enforce, permissive or learn; empty: the policy's
@@ -76,7 +78,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, s := range []struct {
 		v *string
 		d string
-	}{{&c.Dir, digsig.DefaultDir}, {&c.StateDir, digsig.DefaultStateDir}, {&c.Socket, DefaultSocket}, {&c.Audit.Path, DefaultAuditLog}} {
+	}{{&c.Dir, digsig.DefaultDir}, {&c.StateDir, digsig.DefaultStateDir}, {&c.Socket, DefaultSocket}, {&c.Guardian, DefaultGuardian}, {&c.Audit.Path, DefaultAuditLog}} {
 		if *s.v == "" {
 			*s.v = s.d
 		}

@@ -204,15 +204,16 @@ func (w *worker) ownGaps(v *digsig.Verifier, info *report) []gaps.Gap {
 	w.mu.Lock()
 	bpf := w.lsmReady
 	w.mu.Unlock()
-	add(!bpf && info.supervisor.Guardian != "systemd", "supervisor and worker killed in the same moment open the gate", "run by systemd with FileDescriptorStoreMax=3", 48)
+	add(!bpf && info.supervisor.Guardian != "guardian", "supervisor and worker killed in the same moment open the gate", "run midplane-digsig-guardian.service too", 48)
 	add(!bpf, "an execution that stands still between its permission and the kernel's denial of writing for longer than "+w.cfg.Gate.Grace.String()+" can be overtaken by a writer",
 		"a longer grace; tier fs-verity", 33)
 	indirect := false
 	for _, i := range v.Policy().Interpreters {
 		indirect = indirect || i.Indirect
 	}
-	at := overlay()
-	add(bpf && at != "", "signed programs on an overlay, as containers have it, are denied: the kernel gets no verdict about them ("+at+")", "tier verity", 29, 30)
+	at := w.unwatchedOverlay()
+	add(bpf && at != "", "signed programs on an overlay are denied when not all its layers are on file systems that are watched ("+at+")", "layers on file systems that are mounted where the enforcer sees them", 29, 30)
+	add(bpf && w.overlays(), "what runs from an overlay is decided by fanotify, not in the kernel", "programs on other file systems", 48)
 	add(indirect, "an interpreter that may be run through #! only can be run directly by a process that just failed to execute a signed script of it", "tier bpf-lsm", 41)
 	add(w.cfg.NoOpen, "libraries are not checked, nor files given to ld.so", "the configuration without no-open", 20, 21, 22)
 	add(w.cfg.Remote, "content on FUSE and network file systems can change after it was verified", "the configuration without remote", 27)
@@ -228,7 +229,7 @@ func (w *worker) known(dev, ino uint64) (digsig.Verdict, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.entries[gate.Key{Dev: dev, Ino: ino}]
-	if f == nil || !f.judged || !f.leased {
+	if f == nil || !f.judged || !f.leased && !f.sealed {
 		return digsig.Verdict{}, false
 	}
 	return f.verdict, true

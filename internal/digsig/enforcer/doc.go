@@ -7,12 +7,19 @@
 // that a mark in the kernel relies on. It reads no events and opens no files. The worker reads the events, verifies and
 // answers. When the worker dies, hangs or is stopped, the supervisor takes back every mark, denies what the worker had read
 // and not answered (any holder of a group can, by descriptor number), lets the leases go and starts another worker;
-// whatever is executed meanwhile waits. When the supervisor dies, systemd starts another, which finds the groups in
-// systemd's descriptor store; without systemd the worker starts one. Only when both are killed in the same moment, and
-// there is no systemd, does the kernel open the gate; Status says so.
+// whatever is executed meanwhile waits.
 //
-// An orderly end opens the gate, and so does systemctl restart, from the end of the one until the next is ready: systemd
-// could start no program while nobody answers. Who upgrades and must not have that window reboots.
+// When the supervisor dies, the worker goes on: systemd executes programs and opens files itself, so it could start nothing
+// while nobody answers. The guardian, in a unit of its own, holds the groups, the control socket and the supervisor's end
+// of the link to the worker. From it the next supervisor, systemd's, takes them and the worker over. If the worker is of
+// another program or configuration, it answers what it has taken and ends, and a new one takes what has come since: the
+// group is the same all the time, so there is no moment at which anything runs unasked. Where both were killed, the guardian
+// starts a supervisor itself, from a program that has a mark of its own, and systemd's replaces it later. Without a guardian
+// the worker starts the next supervisor; then the kernel opens the gate when both are killed at once, and Status says so.
+//
+// SIGTERM does not tell a restart from the end. So the supervisor has systemd keep one end of a pipe (its descriptor store),
+// which systemd does during a restart and not when the unit is stopped: the supervisor leaves the worker behind, and the
+// guardian ends it when the pipe hangs up. Without systemd SIGTERM is the end, and the gate is open.
 //
 // # What never happens
 //

@@ -62,20 +62,29 @@ func (w *worker) answer(a gate.Action) {
 	if ev == nil {
 		return
 	}
+	w.open.Add(1)
 	delete(w.events, a.ID)
 	if a.Judge && a.Allow {
 		w.reply(ev.id.Group, ev.id.FD, true)
 		if w.cfg.Allowed && a.Why == gate.WhyVerdict {
 			ev.f.refs++
+			w.open.Add(1)
 			go w.record(*ev, a, w.verdictOf(a.Key), nil)
 		}
+		w.open.Add(-1)
 		w.drop(ev.f)
 		if len(w.spare) < 64 {
 			w.spare = append(w.spare, ev)
 		}
 		return
 	}
-	go w.record(*ev, a, w.verdictOf(a.Key), func() { w.reply(ev.id.Group, ev.id.FD, a.Allow) })
+	go w.record(*ev, a, w.verdictOf(a.Key), func() {
+		if !a.Allow && a.Why == gate.WhyWriter && a.Op == gate.OpExec {
+			w.replied(w.groups[ev.id.Group].DenyBusy(ev.id.FD))
+			return
+		}
+		w.reply(ev.id.Group, ev.id.FD, a.Allow)
+	})
 }
 
 func (w *worker) verdictOf(k gate.Key) *digsig.Verdict {
@@ -169,10 +178,14 @@ func (w *worker) sendDrops() {
 	}
 }
 
-// pin takes a lease on a file. The caller holds mu.
+// pin takes a lease on a file that can be written. The caller holds mu.
 func (w *worker) pin(f *file) gate.Pin {
 	if f.released || f.group == foreign {
 		return gate.PinNone
+	}
+	if f.sealed || immutable(f.fd) {
+		f.sealed = true
+		return gate.PinImmutable
 	}
 	if f.leased {
 		return gate.PinLease
@@ -188,9 +201,6 @@ func (w *worker) pin(f *file) gate.Pin {
 		return gate.PinWriter
 	}
 	delete(w.leases, f.fd)
-	if immutable(f.fd) {
-		return gate.PinImmutable
-	}
 	return gate.PinNone
 }
 
@@ -332,6 +342,7 @@ func (w *worker) leasesLost() {
 
 // record logs an answer, and gives it first if reply is set. The event's use of its file ends with it.
 func (w *worker) record(ev event, a gate.Action, v *digsig.Verdict, reply func()) {
+	defer w.open.Add(-1)
 	r := audit.Record{Time: time.Now(), Type: "verdict", Verdict: "allow", Use: useOf(a.Uses), Mode: w.cfg.Mode, PID: int(ev.tid)}
 	switch {
 	case !a.Judge && a.Allow:

@@ -35,6 +35,9 @@ func (w *worker) read(group uint8, begun <-chan struct{}) {
 		if early {
 			wait = 5
 		}
+		if w.draining.Load() {
+			return
+		}
 		ready, err := g.Wait(w.stop, wait)
 		if err != nil {
 			w.say("events: %v", err)
@@ -54,7 +57,7 @@ func (w *worker) read(group uint8, begun <-chan struct{}) {
 			default:
 			}
 		}
-		if !ready {
+		if !ready || w.draining.Load() {
 			continue
 		}
 		more, err := g.Read(&buf)
@@ -85,7 +88,10 @@ func (w *worker) read(group uint8, begun <-chan struct{}) {
 }
 
 func (w *worker) reply(group uint8, fd int32, allow bool) {
-	err := w.groups[group].Answer(fd, allow)
+	w.replied(w.groups[group].Answer(fd, allow))
+}
+
+func (w *worker) replied(err error) {
 	if errors.Is(err, fanotify.ErrGone) {
 		w.nGone.Add(1)
 	} else if err != nil {
@@ -131,7 +137,9 @@ func (w *worker) handle(group uint8, ev fanotify.Event) {
 		return
 	}
 	// The file's beginning is not in memory: whoever waits for the disk, it is not this thread.
+	w.open.Add(1)
 	go func() {
+		defer w.open.Add(-1)
 		w.reading <- struct{}{}
 		n, err := unix.Pread(int(ev.FD), head[:], 0)
 		<-w.reading

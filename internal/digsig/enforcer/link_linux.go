@@ -12,7 +12,7 @@ import (
 // link is the socket between supervisor and worker: whole messages, of which the first octet is the kind.
 type link struct{ fd int }
 
-// Kinds of messages. To the worker: begin. The others are the worker's.
+// Kinds of messages. To the worker: begin, adopt, drain. The others are the worker's.
 const (
 	msgBegin = 'C' // begin, in JSON
 	msgReady = 'R' // everything is marked
@@ -23,6 +23,9 @@ const (
 	msgText  = 'L' // a text for the supervisor's log
 	msgStop  = 'S' // end, somebody asked for it
 	msgMode  = 'M' // the mode that somebody set, for the worker that comes next
+	msgAdopt = 'A' // adopted, in JSON: another supervisor reads this link now
+	msgHere  = 'I' // here, in JSON: all marks are taken back, and what was held for them is void
+	msgDrain = 'Q' // take no more questions, answer those that were taken, and end
 )
 
 // maxMessage bounds a message.
@@ -42,9 +45,16 @@ func newLink() (link, *os.File, error) {
 
 // send sends without waiting; EAGAIN says that the other is too slow.
 func (l link) send(kind byte, body []byte, fd int) error {
+	if fd < 0 {
+		return l.sendFDs(kind, body)
+	}
+	return l.sendFDs(kind, body, fd)
+}
+
+func (l link) sendFDs(kind byte, body []byte, fds ...int) error {
 	var oob []byte
-	if fd >= 0 {
-		oob = unix.UnixRights(fd)
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
 	}
 	for {
 		err := unix.Sendmsg(l.fd, append([]byte{kind}, body...), oob, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
@@ -61,42 +71,62 @@ func (l link) sendToken(kind byte, token uint64, fd int) error {
 // recv waits for a message, for so long at most (negative: for ever). It returns kind 0 when there is none. A descriptor
 // that came along is the caller's, else it is -1.
 func (l link) recv(b []byte, wait time.Duration) (kind byte, body []byte, fd int, err error) {
+	kind, body, fds, err := l.recvFDs(b, wait)
+	if len(fds) == 0 {
+		return kind, body, -1, err
+	}
+	closeAll(fds[1:])
+	return kind, body, fds[0], err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// recvFDs is recv with as many descriptors as came along.
+func (l link) recvFDs(b []byte, wait time.Duration) (kind byte, body []byte, fds []int, err error) {
 	ms := -1
 	if wait >= 0 {
 		ms = int((wait + time.Millisecond - 1) / time.Millisecond)
 	}
 	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
 	if n, err := unix.Poll(p, ms); n == 0 || errors.Is(err, unix.EINTR) {
-		return 0, nil, -1, nil
+		return 0, nil, nil, nil
 	} else if err != nil {
-		return 0, nil, -1, os.NewSyscallError("poll", err)
+		return 0, nil, nil, os.NewSyscallError("poll", err)
 	}
 	var oob [64]byte
 	n, on, _, _, err := unix.Recvmsg(l.fd, b, oob[:], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-		return 0, nil, -1, nil
+		return 0, nil, nil, nil
 	case err != nil:
-		return 0, nil, -1, os.NewSyscallError("recvmsg", err)
+		return 0, nil, nil, os.NewSyscallError("recvmsg", err)
 	case n == 0:
-		return 0, nil, -1, os.ErrClosed
+		return 0, nil, nil, os.ErrClosed
 	}
-	fd = -1
 	if on > 0 {
 		if cms, err := unix.ParseSocketControlMessage(oob[:on]); err == nil {
 			for i := range cms {
-				if fds, err := unix.ParseUnixRights(&cms[i]); err == nil {
-					for _, got := range fds {
-						if fd >= 0 {
-							unix.Close(fd)
-						}
-						fd = got
-					}
+				if got, err := unix.ParseUnixRights(&cms[i]); err == nil {
+					fds = append(fds, got...)
 				}
 			}
 		}
 	}
-	return b[0], b[1:n], fd, nil
+	return b[0], b[1:n], fds, nil
+}
+
+// over says whether nobody has the other end any more.
+func (l link) over() bool { return hungUp(l.fd) }
+
+// hungUp says whether nobody has the other end of a pipe or socket.
+func hungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	_, _ = unix.Poll(p, 0)
+	return p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 }
 
 func token(body []byte) uint64 {

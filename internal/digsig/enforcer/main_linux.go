@@ -22,6 +22,7 @@ const (
 	fdLocal
 	fdForeign
 	fdControl
+	fdAlive
 )
 
 // self is the program that runs, whatever happened to its name.
@@ -43,10 +44,12 @@ func Main() {
 		err = workerMain()
 	case "supervisor":
 		err = adoptMain()
+	case "guardian":
+		err = guardianMain()
 	case "detach":
 		err = detach()
 	default:
-		err = fmt.Errorf("%s=%s: want worker, supervisor or detach", roleVariable, role)
+		err = fmt.Errorf("%s=%s: want worker, supervisor, guardian or detach", roleVariable, role)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "midplane digsig:", err)
@@ -55,21 +58,21 @@ func Main() {
 	os.Exit(0)
 }
 
-// begin is what the supervisor tells a new worker, or a worker its new supervisor.
+// begin is what the supervisor tells a new worker and the guardian, or they a new supervisor.
 type begin struct {
 	Config     Config
 	Mode       string // of the kernel's command line
 	Command    string // mode that somebody set; empty: none
 	Supervisor Supervisor
-	PID        int  // of the worker, for a new supervisor
+	PID        int  // of the worker, for a new supervisor; 0: there is none
 	First      bool // nothing was enforced before
 }
 
 // start starts this program anew in a role, with its end of a link and what a process of the enforcer holds. What it
 // writes to its standard error is this process's.
-func start(role string, end *os.File, groups [2]*fanotify.Group, control int) (*os.Process, error) {
+func start(role string, end *os.File, groups [2]*fanotify.Group, control, alive int) (*os.Process, error) {
 	files := []*os.File{end}
-	for _, fd := range []int{groups[0].FD(), groups[1].FD(), control} {
+	for _, fd := range []int{groups[0].FD(), groups[1].FD(), control, alive} {
 		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
@@ -104,13 +107,12 @@ func environ() []string {
 }
 
 // inherit takes over what start gave.
-func inherit() (link, [2]*fanotify.Group, int, begin, error) {
-	for fd := fdLink; fd <= fdControl; fd++ {
+func inherit() (l link, groups [2]*fanotify.Group, control, alive int, b begin, err error) {
+	for fd := fdLink; fd <= fdAlive; fd++ {
 		unix.CloseOnExec(fd)
 	}
-	l := link{fdLink}
-	groups := [2]*fanotify.Group{fanotify.FromFD(fdLocal), fanotify.FromFD(fdForeign)}
-	var b begin
+	l = link{fdLink}
+	groups = [2]*fanotify.Group{fanotify.FromFD(fdLocal), fanotify.FromFD(fdForeign)}
 	buf := make([]byte, maxMessage)
 	kind, body, _, err := l.recv(buf, time.Minute)
 	if err == nil && kind != msgBegin {
@@ -119,10 +121,11 @@ func inherit() (link, [2]*fanotify.Group, int, begin, error) {
 	if err == nil {
 		err = json.Unmarshal(body, &b)
 	}
-	return l, groups, fdControl, b, err
+	return l, groups, fdControl, fdAlive, b, err
 }
 
-// raiseFiles makes room for as many descriptors as the bounds of the gate need. Where the limit cannot be raised, the
+// raiseFiles makes room for as many descriptors as the bounds of the gate need, and for no more: whoever denies what a dead
+// worker has read tries every number. Where the limit cannot be raised, the
 // bounds are lowered to what there is room for; it says so in the error, which is a warning then.
 func raiseFiles(c *Config) (warning, err error) {
 	var r unix.Rlimit
@@ -130,10 +133,7 @@ func raiseFiles(c *Config) (warning, err error) {
 		return nil, os.NewSyscallError("getrlimit", err)
 	}
 	want := c.files()
-	if r.Cur >= want {
-		return nil, nil
-	}
-	more := unix.Rlimit{Cur: want, Max: max(r.Max, want)}
+	more := unix.Rlimit{Cur: want, Max: want}
 	if unix.Setrlimit(unix.RLIMIT_NOFILE, &more) == nil {
 		return nil, nil
 	}
@@ -149,12 +149,4 @@ func raiseFiles(c *Config) (warning, err error) {
 	c.Gate.MaxEntries, c.Gate.MaxPending = min(c.Gate.MaxEntries, share), min(c.Gate.MaxPending, share)
 	return fmt.Errorf("%d descriptors are wanted, %d are allowed (RLIMIT_NOFILE): %d files are kept and %d questions wait at most", want, r.Max,
 		c.Gate.MaxEntries, c.Gate.MaxPending), nil
-}
-
-func filesLimit() int {
-	var r unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
-		return 1 << 20
-	}
-	return int(min(r.Cur, 1<<20))
 }

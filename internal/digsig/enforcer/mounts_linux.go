@@ -222,6 +222,7 @@ func (m *marker) publish() {
 		return strings.Compare(a.Mount, b.Mount)
 	})
 	m.w.marks.Store(&all)
+	m.w.nameOverlays()
 }
 
 // unseen says which layer of an overlay is on no file system that is watched: what is executed from it is not seen.

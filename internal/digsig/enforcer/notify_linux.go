@@ -57,57 +57,41 @@ func (n *notifier) alive() {
 	}
 }
 
-// store gives systemd descriptors to keep while this process is not there (FileDescriptorStoreMax= of the unit). It says
-// whether systemd was there to take them.
-func (n *notifier) store(fds map[string]int) bool {
-	if n.to == nil || os.Getenv("FDSTORE") == "" { // systemd 254 and later tell how much room there is
-		return false
-	}
-	ok := true
-	for name, fd := range fds {
-		ok = n.say("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, fd) && ok
-	}
-	return ok
-}
+// unitName is what systemd calls the end of a pipe that it keeps for the unit (FileDescriptorStoreMax=).
+const unitName = "digsig-unit"
 
-// release has systemd give back what store gave it, and waits until it has: else the gate would stay shut with nobody to
-// answer, and systemd would wait for itself when it starts the next program.
-func (n *notifier) release(names ...string) {
-	if n.to == nil {
-		return
-	}
-	for _, name := range names {
-		n.say("FDSTOREREMOVE=1\nFDNAME=" + name)
+// store gives systemd the writing end of a pipe to keep for as long as the unit is not stopped for good: it does so while a
+// restart is under way, whether somebody asked for it or the process was killed, and closes it when the unit is stopped
+// (FileDescriptorStorePreserve=restart, sd_pid_notify_with_fds(3)). So who holds the reading end learns the difference,
+// which SIGTERM does not tell. It returns the reading end, or false when systemd keeps nothing.
+func (n *notifier) store() (alive int, ok bool) {
+	if n.to == nil || os.Getenv("FDSTORE") == "" { // systemd 254 and later tell how much room there is
+		return -1, false
 	}
 	var pipe [2]int
 	if unix.Pipe2(pipe[:], unix.O_CLOEXEC) != nil {
-		return
+		return -1, false
 	}
-	defer unix.Close(pipe[0])
-	n.say("BARRIER=1", pipe[1]) // closed by systemd when it has read all that came before (sd_notify_barrier(3))
-	unix.Close(pipe[1])
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pipe[0])}}, int(barrierPatience/time.Millisecond))
+	defer unix.Close(pipe[1])
+	n.say("FDSTOREREMOVE=1\nFDNAME=" + unitName)
+	if !n.say("FDSTORE=1\nFDPOLL=0\nFDNAME="+unitName, pipe[1]) {
+		unix.Close(pipe[0])
+		return -1, false
+	}
+	return pipe[0], true
 }
 
-// barrierPatience bounds the wait for systemd.
-const barrierPatience = 5 * time.Second
-
-// inherited returns the descriptors that systemd kept, by name (sd_listen_fds_with_names(3)).
-func (n *notifier) inherited() map[string]int {
-	found := map[string]int{}
+// stored says whether systemd keeps a pipe for the unit already, and closes the copy that this process was given
+// (sd_listen_fds_with_names(3)).
+func (n *notifier) stored() (is bool) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return found
+		return false
 	}
 	count, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
 	for i := range min(count, 64) {
-		fd := 3 + i
-		unix.CloseOnExec(fd)
-		if i < len(names) && found[names[i]] == 0 {
-			found[names[i]] = fd
-		} else {
-			unix.Close(fd)
-		}
+		is = is || i < len(names) && names[i] == unitName
+		unix.Close(3 + i)
 	}
-	return found
+	return is
 }

@@ -2,7 +2,6 @@ package enforcer
 
 import (
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -21,22 +20,23 @@ func TestNotify(t *testing.T) {
 	t.Setenv("FDSTORE", "3")
 	n := newNotifier()
 	defer unix.Close(n.fd)
-	file, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
 	n.ready()
-	if !n.store(map[string]int{"digsig-local": int(file.Fd())}) {
-		t.Error("systemd took no descriptor")
+	alive, ok := n.store()
+	if !ok {
+		t.Fatal("systemd took no descriptor")
 	}
+	defer unix.Close(alive)
 	b, oob := make([]byte, 256), make([]byte, 256)
 	size, _, _, _, err := systemd.ReadMsgUnix(b, oob)
 	if err != nil || string(b[:size]) != "READY=1\nSTATUS=enforcing" {
 		t.Errorf("%q, %v", b[:size], err)
 	}
+	size, _, _, _, err = systemd.ReadMsgUnix(b, oob)
+	if err != nil || string(b[:size]) != "FDSTOREREMOVE=1\nFDNAME=digsig-unit" {
+		t.Errorf("%q, %v", b[:size], err)
+	}
 	size, rights, _, _, err := systemd.ReadMsgUnix(b, oob)
-	if err != nil || string(b[:size]) != "FDSTORE=1\nFDPOLL=0\nFDNAME=digsig-local" {
+	if err != nil || string(b[:size]) != "FDSTORE=1\nFDPOLL=0\nFDNAME=digsig-unit" {
 		t.Errorf("%q, %v", b[:size], err)
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:rights])
@@ -47,38 +47,19 @@ func TestNotify(t *testing.T) {
 	if err != nil || len(fds) != 1 {
 		t.Fatalf("%v, %v", fds, err)
 	}
-	unix.Close(fds[0])
-
-	// At the end systemd is asked to give them back, and is waited for.
-	released := make(chan struct{})
-	go func() { n.release("digsig-local"); close(released) }()
-	size, _, _, _, err = systemd.ReadMsgUnix(b, oob)
-	if err != nil || string(b[:size]) != "FDSTOREREMOVE=1\nFDNAME=digsig-local" {
-		t.Errorf("%q, %v", b[:size], err)
-	}
-	size, rights, _, _, err = systemd.ReadMsgUnix(b, oob)
-	if err != nil || string(b[:size]) != "BARRIER=1" {
-		t.Errorf("%q, %v", b[:size], err)
-	}
-	if messages, err = unix.ParseSocketControlMessage(oob[:rights]); err != nil || len(messages) != 1 {
-		t.Fatalf("%d messages, %v", len(messages), err)
-	}
-	if fds, err = unix.ParseUnixRights(&messages[0]); err != nil || len(fds) != 1 {
-		t.Fatalf("%v, %v", fds, err)
-	}
-	select {
-	case <-released:
-		t.Error("it did not wait for systemd")
-	default:
+	if hungUp(alive) {
+		t.Error("the unit is stopped while systemd has the pipe")
 	}
 	unix.Close(fds[0])
-	<-released
+	if !hungUp(alive) {
+		t.Error("systemd let go of the pipe, and the unit is not stopped")
+	}
 	systemd.Close()
 	if n.say("WATCHDOG=1") {
 		t.Error("nobody took it")
 	}
 	t.Setenv("NOTIFY_SOCKET", "")
-	if n := newNotifier(); n.say("READY=1") || n.store(map[string]int{"x": 0}) {
+	if _, ok := newNotifier().store(); ok {
 		t.Error("there is no systemd")
 	}
 }

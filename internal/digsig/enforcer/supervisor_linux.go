@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -27,6 +25,12 @@ type supervisor struct {
 	log     *slog.Logger
 	groups  [2]*fanotify.Group
 	control int
+	alive   int  // hangs up when systemd has stopped the unit for good; never without systemd
+	stored  bool // systemd keeps the other end of alive
+	main    bool // somebody started it: no guardian, no worker
+	first   bool // nothing was enforced before
+	guard   link // to the guardian; fd -1: none
+	asked   time.Time
 	notify  *notifier
 
 	link    link
@@ -38,6 +42,7 @@ type supervisor struct {
 	ready   bool
 	why     string // the worker's last words
 
+	numbers  uint64 // of descriptors that a worker before had at most
 	info     Supervisor
 	failures int // of workers in a row that were not ready
 	buf      []byte
@@ -70,32 +75,45 @@ func Run(ctx context.Context, cfg Config) error {
 	time.Local = time.UTC // see Main
 	// Who reads the log may be gone; that must not end the supervisor.
 	signal.Ignore(syscall.SIGPIPE)
-	s := &supervisor{cfg: cfg, mode: glass, log: cfg.Logger, held: map[uint64]int{}, buf: make([]byte, maxMessage), notify: newNotifier()}
+	s := &supervisor{cfg: cfg, mode: glass, log: cfg.Logger, held: map[uint64]int{}, buf: make([]byte, maxMessage), notify: newNotifier(), main: true}
 	s.info = Supervisor{PID: os.Getpid(), Guardian: "worker"}
-	found := s.notify.inherited()
-	if s.groups, err = openGroups(found); err != nil {
+	s.stored = s.notify.stored()
+	var h *inheritance
+	if s.guard, h, err = greet(cfg.Guardian, true); err != nil {
+		return fmt.Errorf("guardian %s: %w", cfg.Guardian, err)
+	}
+	if s.guard.fd >= 0 {
+		s.info.Guardian = "guardian"
+	}
+	if h != nil {
+		s.inherit(h)
+		return s.run(ctx)
+	}
+	s.first = true
+	if s.groups, err = openGroups(); err != nil {
 		return err
 	}
-	if s.control, err = listen(cfg.Socket, found["digsig-control"]); err != nil {
+	if s.control, err = listen(cfg.Socket); err != nil {
 		s.closeGroups()
 		return err
 	}
-	if s.notify.store(map[string]int{"digsig-local": s.groups[0].FD(), "digsig-foreign": s.groups[1].FD(), "digsig-control": s.control}) {
-		s.info.Guardian = "systemd"
+	s.stored = false
+	if s.guard.fd >= 0 { // without it the next supervisor would not find the worker
+		s.alive, s.stored = s.notify.store()
 	}
-	if len(found) > 0 { // a supervisor before this one was killed, and its worker with it
-		n := s.forget()
-		s.log.Warn("took over from systemd", "denied", n)
+	if !s.stored {
+		if s.alive, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil { // never hangs up
+			return os.NewSyscallError("eventfd", err)
+		}
 	}
-	return s.run(ctx, len(found) == 0)
+	s.keep()
+	return s.run(ctx)
 }
 
-// openGroups takes the groups that systemd kept, or makes new ones.
-func openGroups(found map[string]int) (groups [2]*fanotify.Group, err error) {
-	for i, name := range []string{"digsig-local", "digsig-foreign"} {
-		if fd, ok := found[name]; ok {
-			groups[i] = fanotify.FromFD(fd)
-		} else if groups[i], err = fanotify.Open(); err != nil {
+// openGroups makes the groups.
+func openGroups() (groups [2]*fanotify.Group, err error) {
+	for i := range groups {
+		if groups[i], err = fanotify.Open(); err != nil {
 			return groups, err
 		}
 		if err := groups[i].IgnoreFile(self); err != nil {
@@ -111,42 +129,31 @@ func (s *supervisor) closeGroups() {
 	}
 }
 
-// listen makes the control socket, for root only, and returns its descriptor. A socket that nobody listens to any more is
-// replaced.
-func listen(path string, found int) (int, error) {
-	if found > 0 {
-		return found, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return -1, fmt.Errorf("control socket: %w", err)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return -1, fmt.Errorf("control socket %s: an enforcer runs already", path)
-	}
-	_ = os.Remove(path)
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
-	}
-	old := unix.Umask(0o177)
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	unix.Umask(old)
-	if err == nil {
-		err = unix.Listen(fd, 64)
+// listen makes the control socket.
+func listen(path string) (int, error) {
+	fd, err := listenAt(path, unix.SOCK_STREAM)
+	if errors.Is(err, errListens) {
+		err = errThere
 	}
 	if err != nil {
-		unix.Close(fd)
 		return -1, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	return fd, nil
 }
 
-// run supervises workers until ctx ends.
-func (s *supervisor) run(ctx context.Context, first bool) error {
-	asked := false // to end
-	stopped := make(chan struct{})
-	defer close(stopped)
+// How a supervisor ends.
+type ending int
+
+const (
+	open  ending = iota // everything runs again
+	left                // the worker goes on, and another supervisor comes
+	asked               // everything runs again, and somebody wants it so
+)
+
+// run supervises workers until ctx ends. Where systemd can tell a restart from the end, and has been asked for either, the
+// worker is left to the next supervisor or to the guardian.
+func (s *supervisor) run(ctx context.Context) error {
+	how := open
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return os.NewSyscallError("eventfd", err)
@@ -155,18 +162,21 @@ func (s *supervisor) run(ctx context.Context, first bool) error {
 	after := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
 	defer after()
 	defer func() {
-		s.end()
-		if asked {
-			s.detachAnew()
+		if how != left {
+			s.end()
 		}
-		s.closeGroups()
-		unix.Close(s.control)
-		_ = os.Remove(s.cfg.Socket)
+		if how == asked {
+			detachAnew(&s.cfg, s.log)
+		}
+		if how != left {
+			_ = os.Remove(s.cfg.Socket)
+		}
+		s.close()
 	}()
 	for {
 		if s.pid == 0 {
-			if err := s.spawn(first); err != nil {
-				if first {
+			if err := s.spawn(); err != nil {
+				if s.first {
 					return err
 				}
 				s.log.Error("no worker", "err", err)
@@ -174,18 +184,38 @@ func (s *supervisor) run(ctx context.Context, first bool) error {
 			}
 		}
 		switch end, err := s.watch(ctx, wake); {
-		case ctx.Err() != nil || end:
-			asked = true
+		case errors.Is(err, errBye):
+			how = left
 			return nil
-		case err != nil && first && !s.ready:
+		case end:
+			how = asked
+			return nil
+		case ctx.Err() != nil:
+			if how = asked; s.stored && s.guard.fd >= 0 && !s.first {
+				how = left
+			}
+			return nil
+		case err != nil && s.first && !s.ready:
 			return err
 		}
-		first = first && !s.ready
+	}
+}
+
+// close lets go of everything. The leases stay for as long as the worker has them.
+func (s *supervisor) close() {
+	s.unguard()
+	s.closeGroups()
+	closeAll([]int{s.control, s.alive})
+	for _, fd := range s.held {
+		unix.Close(fd)
+	}
+	if s.pid != 0 {
+		closeAll([]int{s.link.fd, s.pidfd})
 	}
 }
 
 // spawn starts a worker, after a while if those before it failed.
-func (s *supervisor) spawn(first bool) error {
+func (s *supervisor) spawn() error {
 	if s.failures > 0 {
 		time.Sleep(min(5*time.Second, 50*time.Millisecond<<min(s.failures, 10)))
 	}
@@ -194,7 +224,7 @@ func (s *supervisor) spawn(first bool) error {
 		return err
 	}
 	defer end.Close()
-	b, err := json.Marshal(begin{Config: s.cfg, Mode: s.mode, Command: s.command, Supervisor: s.info, First: first})
+	b, err := json.Marshal(begin{Config: s.cfg, Mode: s.mode, Command: s.command, Supervisor: s.info, First: s.first})
 	if err == nil {
 		err = l.send(msgBegin, b, -1)
 	}
@@ -202,7 +232,8 @@ func (s *supervisor) spawn(first bool) error {
 		unix.Close(l.fd)
 		return err
 	}
-	p, err := start("worker", end, s.groups, s.control)
+	s.tell(guardLink, l.fd) // before the worker is there: the guardian must not miss one
+	p, err := start("worker", end, s.groups, s.control, s.alive)
 	if err != nil {
 		unix.Close(l.fd)
 		return fmt.Errorf("start the worker: %w", err)
@@ -216,6 +247,7 @@ func (s *supervisor) spawn(first bool) error {
 	}
 	now := time.Now()
 	s.link, s.pid, s.pidfd, s.ready, s.beat, s.started, s.why = l, p.Pid, pidfd, false, now, now, ""
+	s.tell(guardKnow)
 	return nil
 }
 
@@ -224,8 +256,15 @@ func (s *supervisor) watch(ctx context.Context, wake int) (end bool, err error) 
 	if s.pid == 0 {
 		return false, nil
 	}
-	p := []unix.PollFd{{Fd: int32(s.link.fd), Events: unix.POLLIN}, {Fd: int32(s.pidfd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+	p := []unix.PollFd{{Fd: int32(s.link.fd), Events: unix.POLLIN}, {Fd: int32(s.pidfd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}, {Events: unix.POLLIN}, {Fd: -1}}
+	if !s.main {
+		p[4].Fd = int32(s.alive)
+	}
 	for {
+		if err := s.reguard(); err != nil {
+			return false, err
+		}
+		p[3].Fd = int32(s.guard.fd)
 		patience := s.cfg.Watchdog
 		if !s.ready {
 			patience = max(patience, time.Minute) // reading the store and looking at what runs takes time
@@ -240,7 +279,18 @@ func (s *supervisor) watch(ctx context.Context, wake int) (end bool, err error) 
 			return false, os.NewSyscallError("poll", err)
 		}
 		if ctx.Err() != nil || s.cfg.Owner != 0 && errors.Is(unix.Kill(s.cfg.Owner, 0), unix.ESRCH) {
-			return true, nil
+			return ctx.Err() == nil, nil
+		}
+		if p[4].Revents != 0 {
+			return true, nil // the unit was stopped
+		}
+		if p[3].Revents != 0 {
+			if kind, _, fds, err := s.guard.recvFDs(s.buf, 0); kind == guardBye {
+				closeAll(fds)
+				return false, errBye
+			} else if err != nil {
+				s.unguard()
+			}
 		}
 		for p[0].Revents != 0 {
 			kind, body, fd, err := s.link.recv(s.buf, 0)
@@ -269,13 +319,15 @@ func (s *supervisor) take(kind byte, body []byte, fd int) {
 	s.beat = time.Now()
 	switch kind {
 	case msgReady:
-		s.ready, s.failures = true, 0
+		s.ready, s.first, s.failures = true, false, 0
+		s.tell(guardKnow)
 		s.log.Info("worker is ready", "pid", s.pid, "took", time.Since(s.started))
 		s.notify.ready()
 	case msgFail:
 		s.why = string(body)
 	case msgMode:
 		s.command = string(body)
+		s.tell(guardKnow)
 	case msgText:
 		s.log.Info(string(body))
 	case msgHold:
@@ -360,10 +412,9 @@ func (s *supervisor) flush() (denied int) {
 			s.log.Error("own mark", "err", err)
 		}
 	}
-	limit := filesLimit()
 	for _, g := range s.groups {
-		s.notify.alive() // a million numbers take a slow machine seconds
-		denied += g.DenyAll(limit)
+		s.notify.alive()
+		denied += g.DenyAll(int(max(s.cfg.files(), s.numbers)))
 	}
 	s.notify.alive()
 	return denied
@@ -386,7 +437,7 @@ func (s *supervisor) forget() int {
 // end ends the worker: its questions are allowed when the groups are closed.
 func (s *supervisor) end() {
 	s.notify.stopping()
-	s.notify.release("digsig-local", "digsig-foreign", "digsig-control") // while the worker still answers
+	s.release() // while the worker still answers
 	if s.pid == 0 {
 		return
 	}
@@ -398,12 +449,14 @@ func (s *supervisor) end() {
 	}
 	reap(s.pid)
 	s.forget()
+	closeAll([]int{s.link.fd, s.pidfd})
+	s.pid = 0
 }
 
-// adoptMain is a supervisor that a worker has started because the one before was killed.
+// adoptMain is a supervisor that a worker has started because the one before was killed, or a guardian because both were.
 func adoptMain() error {
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
-	l, groups, control, b, err := inherit()
+	l, groups, control, alive, b, err := inherit()
 	if err != nil {
 		return err
 	}
@@ -418,12 +471,17 @@ func adoptMain() error {
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	now := time.Now()
-	s := &supervisor{cfg: cfg, mode: b.Mode, command: b.Command, log: cfg.Logger, groups: groups, control: control, notify: &notifier{}, link: l, pid: pid, pidfd: pidfd,
+	s := &supervisor{cfg: cfg, mode: b.Mode, command: b.Command, log: cfg.Logger, groups: groups, control: control, alive: alive, first: b.First, notify: &notifier{}, link: l, pid: pid, pidfd: pidfd,
 		held: map[uint64]int{}, started: now, beat: now, ready: true, info: b.Supervisor, buf: make([]byte, maxMessage)}
-	s.info.PID = os.Getpid()
+	s.info.PID, s.guard = os.Getpid(), link{-1}
+	if err := s.reguard(); err != nil {
+		s.log.Warn("it is not wanted", "err", err)
+		return nil
+	}
 	s.log.Warn("a new supervisor: the one before was killed", "worker", b.PID)
 	if pid == 0 {
+		unix.Close(l.fd)
 		s.forget()
 	}
-	return s.run(context.Background(), false)
+	return s.run(context.Background())
 }

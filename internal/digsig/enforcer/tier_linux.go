@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,7 +23,6 @@ import (
 	"midplane/internal/digsig/gaps/probe"
 	"midplane/internal/digsig/gate"
 	"midplane/internal/digsig/verity/enrol"
-	"midplane/internal/mountinfo"
 )
 
 // maxVerity bounds how many fs-verity digests are known; the gate in the kernel has room for twice as many, as Replace
@@ -87,8 +88,8 @@ func (w *worker) attach() error {
 		return err
 	}
 	if w.cfg.Tier != TierBPF {
-		if at := overlay(); at != "" {
-			return fmt.Errorf("programs on an overlay get no verdict in the kernel, and there is one at %s; tier %s by name denies them", at, TierBPF)
+		if at := w.unwatchedOverlay(); at != "" {
+			return fmt.Errorf("what runs from an overlay is decided by its layers, and of the one at %s they are not all watched; tier %s by name denies it", at, TierBPF)
 		}
 	}
 	g, err := bpflsm.Attach(bpflsm.Config{Grants: 2 * maxVerity})
@@ -102,22 +103,45 @@ func (w *worker) attach() error {
 	w.mu.Lock()
 	w.lsm = g
 	w.mu.Unlock()
+	w.nameOverlays()
 	return nil
 }
 
-// overlay returns where an overlay is mounted that programs can be run from.
-func overlay() string {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return ""
-	}
-	all, _ := mountinfo.Parse(string(b))
-	for _, m := range all {
-		if m.Type == "overlay" && !m.Has("noexec") {
-			return m.Point
+// unwatchedOverlay returns where an overlay is mounted that nobody decides about.
+func (w *worker) unwatchedOverlay() string {
+	for _, m := range *w.marks.Load() {
+		if m.Type == "overlay" && m.Err != "" {
+			return m.Mount
 		}
 	}
 	return ""
+}
+
+// overlays says whether there are some that fanotify decides about.
+func (w *worker) overlays() bool {
+	return slices.ContainsFunc(*w.marks.Load(), func(m Marked) bool { return m.Type == "overlay" && m.Err == "" })
+}
+
+// nameOverlays tells the kernel which overlays have layers that are all watched: what runs from them is decided by fanotify.
+func (w *worker) nameOverlays() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lsm == nil {
+		return
+	}
+	var devices []uint64
+	for _, m := range *w.marks.Load() {
+		var major, minor uint32
+		if m.Type != "overlay" || m.Err != "" || len(m.layers) == 0 {
+			continue
+		}
+		if _, err := fmt.Sscanf(m.Dev, "%d:%d", &major, &minor); err == nil {
+			devices = append(devices, unix.Mkdev(major, minor))
+		}
+	}
+	if err := w.lsm.SetOverlays(devices); err != nil {
+		w.say("overlays: %v", err)
+	}
 }
 
 // ownGrant lets this program itself be started again when nobody is there to give a verdict about it.
@@ -555,8 +579,8 @@ func detach() error {
 
 // detachAnew has the program itself, run anew, remove the gate in the kernel: it is a manager of a guarded gate then,
 // which this process need not be.
-func (s *supervisor) detachAnew() {
-	if _, err := os.Stat(bpflsm.DefaultPins); s.cfg.Keep || len(s.cfg.Mounts) > 0 || err != nil {
+func detachAnew(c *Config, log *slog.Logger) {
+	if _, err := os.Stat(bpflsm.DefaultPins); c.Keep || len(c.Mounts) > 0 || err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -565,6 +589,6 @@ func (s *supervisor) detachAnew() {
 	cmd.Args[0] = os.Args[0]
 	cmd.Env, cmd.Dir = append(environ(), roleVariable+"=detach"), "/"
 	if out, err := cmd.CombinedOutput(); err != nil {
-		s.log.Error("the programs in the kernel stay: they cannot be removed", "err", err, "output", string(out))
+		log.Error("the programs in the kernel stay: they cannot be removed", "err", err, "output", string(out))
 	}
 }

@@ -3,7 +3,6 @@ package enforcer
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -29,6 +28,7 @@ type worker struct {
 	cfg     Config
 	groups  [2]*fanotify.Group
 	control int
+	alive   int // for the next supervisor
 	keeper  *lease.Keeper
 	log     *audit.Log
 	started time.Time
@@ -40,7 +40,8 @@ type worker struct {
 	linkMu sync.Mutex
 	link   link     // guarded by linkMu
 	drops  []uint64 // guarded by linkMu: tokens that the supervisor must still be told of
-	stop   int      // readable when the worker ends
+	stop   int      // readable when the worker takes no more questions
+	ready  atomic.Bool
 	judge  atomic.Pointer[digsig.Verifier]
 	rules  atomic.Pointer[rules]
 	store  *digsig.Store
@@ -72,6 +73,10 @@ type worker struct {
 
 	nEvents, nOwn, nGone, nUnopened, nOverflows, nMarkFails atomic.Uint64
 	nEnrolled, nUnhanded                                    atomic.Uint64
+	readers                                                 sync.WaitGroup
+	draining                                                atomic.Bool
+	drained                                                 chan struct{} // closed when every question was answered
+	open                                                    atomic.Int64  // questions that are no events yet, or are answered by another goroutine
 	reading                                                 chan struct{} // a place for each file that is read for its class
 	subjects                                                chan struct{} // a place for each subject that is hashed
 }
@@ -93,6 +98,7 @@ type file struct {
 	group    uint8
 	refs     int // guarded by worker.mu, as all below
 	leased   bool
+	sealed   bool // nobody can write to it
 	released bool
 	token    uint64 // of the supervisor's hold, 0: none
 	verdict  digsig.Verdict
@@ -115,15 +121,15 @@ type event struct {
 }
 
 func workerMain() error {
-	l, groups, control, b, err := inherit()
+	l, groups, control, alive, b, err := inherit()
 	if err != nil {
 		return err
 	}
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	w := &worker{
-		cfg: b.Config, groups: groups, control: control, link: l, started: time.Now().UTC(), pid: int32(os.Getpid()), first: b.First, glass: b.Mode,
+		cfg: b.Config, groups: groups, control: control, alive: alive, link: l, started: time.Now().UTC(), pid: int32(os.Getpid()), first: b.First, glass: b.Mode,
 		events: map[gate.ID]*event{}, entries: map[gate.Key]*file{}, leases: map[int]*file{}, verity: map[bpflsm.Digest]enrolled{}, told: map[[32]byte]int{}, kick: make(chan struct{}, 1), next: mono.Never,
-		reading: make(chan struct{}, 64), subjects: make(chan struct{}, 4),
+		drained: make(chan struct{}), reading: make(chan struct{}, 64), subjects: make(chan struct{}, 4),
 	}
 	w.boss.Store(int32(b.Supervisor.PID))
 	w.info.Store(&report{supervisor: b.Supervisor, command: b.Command})
@@ -152,10 +158,10 @@ func (w *worker) run() error {
 		return err
 	}
 	begun := make(chan struct{})
-	var readers sync.WaitGroup
 	for i := range w.groups {
-		readers.Go(func() { w.read(uint8(i), begun) })
+		w.readers.Go(func() { w.read(uint8(i), begun) })
 	}
+	go w.attend()
 	if err := w.prepare(); err != nil {
 		return err
 	}
@@ -164,6 +170,7 @@ func (w *worker) run() error {
 	go w.serve()
 	go w.watchMounts()
 	go w.watchSelf()
+	w.ready.Store(true)
 	if err := w.send(msgReady, nil); err != nil {
 		return fmt.Errorf("tell the supervisor: %w", err)
 	}
@@ -171,11 +178,14 @@ func (w *worker) run() error {
 	if glass := w.glass; glass != "" {
 		w.put(audit.Record{Type: "mode", Mode: glass, Detail: "by the kernel's command line"})
 	}
-	go w.attend()
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	<-term
-	w.put(audit.Record{Type: "stop"})
+	select {
+	case <-term:
+		w.put(audit.Record{Type: "stop"})
+	case <-w.drained:
+		w.put(audit.Record{Type: "worker", Reason: "replaced"})
+	}
 	return w.log.Close()
 }
 
@@ -280,25 +290,41 @@ func (w *worker) send(kind byte, body []byte) error {
 // say writes to the supervisor's log, or not at all.
 func (w *worker) say(format string, a ...any) { _ = w.send(msgText, fmt.Appendf(nil, format, a...)) }
 
-// attend waits for the supervisor's end, and then starts another. Under systemd there will be one without us, and systemd
-// ends this process.
+// attend does what the supervisor says, and starts another when it has ended and nobody else can be it.
 func (w *worker) attend() {
 	buf := make([]byte, maxMessage)
+	var last time.Time
 	for {
 		w.linkMu.Lock()
 		l := w.link
 		w.linkMu.Unlock()
-		_, _, _, err := l.recv(buf, -1)
+		kind, body, fd, err := l.recv(buf, -1)
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 		if err == nil {
+			switch kind {
+			case msgAdopt:
+				w.adopted(body)
+			case msgDrain:
+				if w.draining.CompareAndSwap(false, true) {
+					go w.drainOut()
+				}
+			}
 			continue
 		}
-		if w.info.Load().supervisor.Guardian == "systemd" {
-			return
-		}
 		if err := w.newSupervisor(l); err != nil {
-			w.put(audit.Record{Type: "worker", Reason: "no supervisor", Detail: err.Error()})
-			time.Sleep(time.Second)
+			w.note(audit.Record{Type: "worker", Reason: "no supervisor", Detail: err.Error()})
 		}
+		time.Sleep(time.Until(last.Add(time.Second)))
+		last = time.Now()
+	}
+}
+
+// note is put for what may come before there is a log.
+func (w *worker) note(r audit.Record) {
+	if w.ready.Load() {
+		w.put(r)
 	}
 }
 
@@ -318,7 +344,7 @@ func (w *worker) newSupervisor(old link) error {
 		unix.Close(l.fd)
 		return err
 	}
-	p, err := start("supervisor", end, w.groups, w.control)
+	p, err := start("supervisor", end, w.groups, w.control, w.alive)
 	if err != nil {
 		unix.Close(l.fd)
 		return err
@@ -329,19 +355,66 @@ func (w *worker) newSupervisor(old link) error {
 	next.supervisor.PID = p.Pid
 	w.info.Store(&next)
 	w.mu.Lock()
+	w.unheld()
 	w.linkMu.Lock()
 	w.link = l
 	unix.Close(old.fd)
-	for _, f := range w.entries {
-		if f.token == 0 {
-			continue
-		}
-		for errors.Is(w.link.sendToken(msgHold, f.token, f.fd), unix.EAGAIN) {
-			time.Sleep(time.Millisecond) // it is being started and reads soon; a mark without a hold must not be
-		}
-	}
 	w.linkMu.Unlock()
 	w.mu.Unlock()
-	w.put(audit.Record{Type: "worker", Reason: "new supervisor", PID: p.Pid, Detail: "the one before was killed"})
+	w.note(audit.Record{Type: "worker", Reason: "new supervisor", PID: p.Pid, Detail: "the one before was killed"})
 	return nil
+}
+
+// unheld takes back every mark, as nobody but this process holds the leases that they rely on. They come again, with holds
+// by the next supervisor, as what they are for is asked about. The caller holds mu.
+func (w *worker) unheld() {
+	for _, f := range w.entries {
+		f.token = 0
+	}
+	w.linkMu.Lock()
+	w.drops = nil
+	w.linkMu.Unlock()
+	now := mono.Now()
+	w.gate.SetGeneration(now, w.gate.Generation())
+	w.drain(now)
+}
+
+// adopted takes a new supervisor at the other end of the same link.
+func (w *worker) adopted(body []byte) {
+	var a adopted
+	if json.Unmarshal(body, &a) != nil {
+		return
+	}
+	w.boss.Store(int32(a.PID))
+	w.inform(func(r *report) { r.supervisor.PID, r.supervisor.Guardian = a.PID, a.Guardian })
+	b, err := json.Marshal(here{int(w.pid), w.ready.Load()})
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	w.unheld()
+	err = w.send(msgHere, b) // before any hold that is for it
+	w.mu.Unlock()
+	if err != nil {
+		w.say("tell the new supervisor: %v", err)
+	}
+	w.note(audit.Record{Type: "worker", Reason: "new supervisor", PID: a.PID, Detail: "over the same link"})
+}
+
+// drainOut takes no more questions, answers those that were taken, and ends the worker: the next one takes the others.
+func (w *worker) drainOut() {
+	_, _ = unix.Write(w.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	w.readers.Wait()
+	for {
+		// Those whose file is looked at become events, and events become records: all three at once, in this order.
+		none := w.open.Load() == 0
+		w.mu.Lock()
+		none = none && len(w.events) == 0
+		w.mu.Unlock()
+		if none && w.open.Load() == 0 {
+			close(w.drained)
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -24,7 +24,7 @@ const (
 	maskExec = unix.FAN_OPEN_EXEC_PERM
 )
 
-// Open makes a group of class CONTENT, without bounds on its queue and marks. It needs CAP_SYS_ADMIN in the first user
+// Open makes a group of class PRE_CONTENT, whose denials can have another reason than EPERM (Linux 6.14), without bounds on its queue and marks. It needs CAP_SYS_ADMIN in the first user
 // namespace. Reading never waits, see Wait. The descriptor is closed on exec.
 //
 // The events tell the thread (FAN_REPORT_TID) and no pidfd (FAN_REPORT_PIDFD, which is of a process): the thread waits in the
@@ -32,7 +32,7 @@ const (
 func Open() (*Group, error) {
 	// O_NONBLOCK: older kernels raise events of FIFOs too, and opening one for the event must not wait for its other end.
 	const files = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOATIME
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_REPORT_TID|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_QUEUE|unix.FAN_UNLIMITED_MARKS, files)
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_PRE_CONTENT|unix.FAN_REPORT_TID|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_QUEUE|unix.FAN_UNLIMITED_MARKS, files)
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("fanotify: permission events need CAP_SYS_ADMIN: %w", err)
@@ -174,10 +174,24 @@ func (b *Buffer) Events(each func(Event), overflow func()) error {
 
 // Answer answers the event of a descriptor number. ErrGone says that nobody waits for it any more.
 func (g *Group) Answer(fd int32, allow bool) error {
-	r := unix.FanotifyResponse{Fd: fd, Response: unix.FAN_DENY}
 	if allow {
-		r.Response = unix.FAN_ALLOW
+		return g.respond(fd, unix.FAN_ALLOW)
 	}
+	return g.respond(fd, unix.FAN_DENY)
+}
+
+// DenyBusy denies the execution of a file that somebody writes to, with ETXTBSY as execve(2) does, or with EPERM where the
+// kernel cannot (before Linux 6.14; FAN_DENY_ERRNO in fs/notify/fanotify/fanotify_user.c, process_access_response).
+func (g *Group) DenyBusy(fd int32) error {
+	err := g.respond(fd, unix.FAN_DENY|uint32(unix.ETXTBSY)<<24)
+	if errors.Is(err, unix.EINVAL) {
+		return g.Answer(fd, false)
+	}
+	return err
+}
+
+func (g *Group) respond(fd int32, response uint32) error {
+	r := unix.FanotifyResponse{Fd: fd, Response: response}
 	for {
 		_, err := unix.Write(g.fd, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)))
 		switch {

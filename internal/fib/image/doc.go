@@ -51,6 +51,7 @@
 // and is repeated. A walk through such memory cannot leave the image, as references are bounded, and ends, as its steps
 // are. Descriptors and roots are never anything else, and so are always right. A default route and a def are changed
 // where they are; the epoch changes after that too, before the next change, as a reader may have remembered the old one
-// and find out below it that a longer prefix is gone. The protocol is modelled in internal/fib/model. Memory order: a
-// reader's loads must not be reordered, nor a writer's stores; View and Words see to it.
+// and find out below it that a longer prefix is gone. For the same reason a reader loads the def of a block before the slot
+// in it that it follows. The protocol is modelled in internal/fib/model. Memory order: a reader's loads must not be reordered
+// where this says so, nor a writer's stores; View, Block and Words see to it.
 package image

@@ -38,9 +38,10 @@ func drive(m *Words, r *rand.Rand, probes int) {
 		var b Batch
 		b.N = 1 + r.IntN(Lanes)
 		for i := range b.N {
-			b.Hi[i], b.Lo[i] = r.Uint64(), r.Uint64()
+			b.Hi[i] = r.Uint64()
 		}
-		m.LookupBatch(desc, family, &b)
+		b.Family = family
+		m.LookupBatch(desc, &b)
 	}
 }
 

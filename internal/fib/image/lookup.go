@@ -15,12 +15,6 @@ func (m *Words) Len() uint32 { return uint32(len(m.w)) }
 // Half returns the k-th 32-bit value from word i on: a slot of a direct table, a child slot, a bucket.
 func (v View) Half(i, k uint32) uint32 { return v.half(i, k) }
 
-// Leaf returns the k-th leaf, from 1 on, of the block at b, which is not wide.
-func (v View) Leaf(b, k uint32) uint32 { return v.leaf(b, k) }
-
-// Slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off of the block at b.
-func (v View) Slot(b uint32, off uint16, k uint32) uint32 { return v.slot(b, off, k) }
-
 // Key is an address, its first bit the highest of Hi. IPv4 addresses are in the high half of Hi.
 type Key struct{ Hi, Lo uint64 }
 
@@ -66,49 +60,56 @@ func (v View) walk(root uint64, family uint32, key Key) uint32 {
 // down goes down from a slot, through n blocks at most; the first bits of hi are those from its depth on.
 func (v View) down(s, best uint32, hi uint64, n uint) (slot, soFar uint32) {
 	for ; n > 0 && s&SlotRef != 0; n-- {
-		b := min(s>>1, v.limit)
-		w2 := v.Load(b + 2)
+		b := v.Block(min(s>>1, v.limit))
+		w2 := b.Word(2)
 		if d := uint32(w2); d != 0 {
 			best = d
 		}
 		after := ^(hi >> 58) & 63 // how many entries are behind this one
 		hi <<= Stride
-		if vec := v.Load(b) << after; int64(vec) < 0 {
-			s = v.child(b, w2, uint32(bits.OnesCount64(vec)))
+		if vec := b.Word(0) << after; int64(vec) < 0 {
+			s = b.Slot(uint16(w2>>BlockOff), bits.OnesCount64(vec))
 			continue
 		}
-		k := uint32(bits.OnesCount64(v.Load(b+1) << after))
-		s = v.leaf(b, k)
+		k := bits.OnesCount64(b.Word(1) << after)
+		s = b.Leaf(k)
 		if w2&BlockWide != 0 {
-			s = v.half(b+BlockHead, (k-1)&63)
+			s = b.WideLeaf(k)
 		}
 		s <<= 1
 	}
 	return s, best
 }
 
+// WideLeaf returns the k-th 32-bit leaf, from 1 on. There is none of number 0: what is before the first is nothing.
+func (b Block) WideLeaf(k int) uint32 {
+	k = (k - 1) & 63
+	return uint32(b.Word(BlockHead+k>>1) >> (k & 1 * 32))
+}
+
 // deep goes down from the slot of a double block at a depth.
 func (v View) deep(s, best uint32, depth uint, key Key) (slot, soFar uint32) {
 	for ; depth < 128 && s&SlotRef != 0; depth += DoubleStride {
-		b := min(s>>1, v.limit)
-		if d := uint32(v.Load(b + 1)); d != 0 {
+		b := v.Block(min(s>>1, v.limit))
+		if d := b.Inherits(); d != 0 {
 			best = d
 		}
 		hi := key.Lo << (depth & 63)
 		if depth < 64 {
 			hi = key.Hi<<depth | key.Lo>>(64-depth)
 		}
-		s = v.double(b, hi)
+		s = b.Run(^hi >> (64 - DoubleStride))
 	}
 	return s, best
 }
 
-// double returns the slot of an address in the double block at b; its bits from the block's depth on begin hi.
-func (v View) double(b uint32, hi uint64) (slot uint32) {
-	vec := v.Load(b) << (^(hi >> 58) & 63)
-	pair := b + 2*uint32(bits.OnesCount64(vec))
-	runs := v.Load(pair) << (^(hi >> 52) & 63 & uint64(int64(vec)>>63)) // all of them if no run begins in the entry's part
-	return v.slot(b, uint16(v.Load(pair+1)), uint32(bits.OnesCount64(runs)))
+// Run returns the slot of an address in a double block. The last twelve bits of n are the complement of those of the
+// address from the block's depth on: how many parts, and how many entries of the part, are behind that of the address.
+func (b Block) Run(n uint64) (slot uint32) {
+	vec := b.Word(0) << (n >> 6 & 63)
+	runs, off := b.pair(bits.OnesCount64(vec))
+	runs <<= n & 63 & uint64(int64(vec)>>63) // all of them if no run begins in the entry's part
+	return b.Slot(off, bits.OnesCount64(runs))
 }
 
 // All returns all words, for a test that maps or damages them.

@@ -50,17 +50,28 @@ func (v View) half(i, k uint32) uint32 {
 	return atomic.LoadUint32((*uint32)(unsafe.Add(v.base, uintptr(i)*8+uintptr(k)*4)))
 }
 
-// child returns the k-th child slot, from 1 on, of the block at b, whose word 2 is w2.
-func (v View) child(b uint32, w2 uint64, k uint32) uint32 {
-	return atomic.LoadUint32((*uint32)(unsafe.Add(v.base, uintptr(b)*8+uintptr(uint16(w2>>BlockOff))+uintptr(k)*4)))
+// Block is a block. What is in it is read plainly, between loads of View and Inherits, which the compiler does not put
+// before or behind it: each such load needs what the one before it has found, or is of what no writer changes where it is.
+type Block struct{ p unsafe.Pointer }
+
+// Block returns the block at a word, which must not be behind End.
+func (v View) Block(at uint32) Block { return Block{unsafe.Pointer(v.at(at))} }
+
+// Word returns the i-th word of the block.
+func (b Block) Word(i int) uint64 { return *(*uint64)(unsafe.Add(b.p, i*8)) }
+
+// Inherits returns what a double block has for what finds nothing in it and below. As a writer changes it where it is, it
+// must be read before the slots of the block, so it is not a plain load, which the compiler could put behind others.
+func (b Block) Inherits() uint32 { return uint32(atomic.LoadUint64((*uint64)(unsafe.Add(b.p, 8)))) }
+
+// pair returns the k-th pair of a double block, from 1 on.
+func (b Block) pair(k int) (runs uint64, off uint16) {
+	p := (*struct{ runs, off uint64 })(unsafe.Add(b.p, k*16))
+	return p.runs, uint16(p.off)
 }
 
-// slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off of the block at b.
-func (v View) slot(b uint32, off uint16, k uint32) uint32 {
-	return atomic.LoadUint32((*uint32)(unsafe.Add(v.base, uintptr(b)*8+uintptr(off)+uintptr(k)*4)))
-}
+// Slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off.
+func (b Block) Slot(off uint16, k int) uint32 { return *(*uint32)(unsafe.Add(b.p, int(off)+k*4)) }
 
-// leaf returns the k-th 16-bit leaf, from 1 on, of the block at b.
-func (v View) leaf(b, k uint32) uint32 {
-	return uint32(*(*uint16)(unsafe.Add(v.base, uintptr(b)*8+uintptr(k)*2+(BlockHead*8-2))))
-}
+// Leaf returns the k-th 16-bit leaf, from 1 on.
+func (b Block) Leaf(k int) uint32 { return uint32(*(*uint16)(unsafe.Add(b.p, k*2+(BlockHead*8-2)))) }

@@ -37,16 +37,30 @@ func (m *Words) Bump(i uint32) { atomic.AddUint64(&m.w[i], 1) }
 // half returns the k-th 32-bit value from word i on.
 func (v View) half(i, k uint32) uint32 { return uint32(v.Load(i+k>>1) >> (k & 1 * 32)) }
 
-// child returns the k-th child slot, from 1 on, of the block at b, whose word 2 is w2.
-func (v View) child(b uint32, w2 uint64, k uint32) uint32 {
-	return v.half(b, uint32(uint16(w2>>BlockOff))/4+k)
+// Block is a block.
+type Block struct {
+	v  View
+	at uint32
 }
 
-// slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off of the block at b.
-func (v View) slot(b uint32, off uint16, k uint32) uint32 { return v.half(b, uint32(off)/4+k) }
+// Block returns the block at a word, which must not be behind End.
+func (v View) Block(at uint32) Block { return Block{v, at} }
 
-// leaf returns the k-th 16-bit leaf, from 1 on, of the block at b.
-func (v View) leaf(b, k uint32) uint32 {
+// Word returns the i-th word of the block.
+func (b Block) Word(i int) uint64 { return b.v.Load(b.at + uint32(i)) }
+
+// Inherits returns what a double block has for what finds nothing in it and below. It must be read before the slots of the
+// block, as a writer changes it where it is.
+func (b Block) Inherits() uint32 { return uint32(b.Word(1)) }
+
+// pair returns the k-th pair of a double block, from 1 on.
+func (b Block) pair(k int) (runs uint64, off uint16) { return b.Word(2 * k), uint16(b.Word(2*k + 1)) }
+
+// Slot returns the k-th slot, from 1 on, of those that begin four octets behind octet off.
+func (b Block) Slot(off uint16, k int) uint32 { return b.v.half(b.at, uint32(off)/4+uint32(k)) }
+
+// Leaf returns the k-th 16-bit leaf, from 1 on.
+func (b Block) Leaf(k int) uint32 {
 	k += BlockHead*4 - 1
-	return uint32(v.Load(b+k>>2)>>(k&3*16)) & 0xffff
+	return uint32(b.Word(k>>2)>>(k&3*16)) & 0xffff
 }

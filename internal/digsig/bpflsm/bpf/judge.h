@@ -134,6 +134,17 @@ static __always_inline int answer(struct settings *p, struct inode *inode, struc
 	return outcome(p);
 }
 
+/* Says whether what runs from a file's overlay is decided by fanotify, which sees the layer's inode; the kernel asks about the
+ * overlay's here, of which nothing is known. An overlay that was mounted in a user namespace is nobody's word: its number may
+ * have been another's a moment ago. */
+static __always_inline int left(struct inode *inode)
+{
+	struct super_block *sb = inode->i_sb;
+	__u32 dev = sb->s_dev;
+
+	return sb->s_magic == OVERLAYFS_SUPER_MAGIC && sb->s_user_ns->level == 0 && bpf_map_lookup_elem(&overlays, &dev);
+}
+
 /* Judges a file for a hook that may sleep. */
 static __always_inline int decide(struct settings *p, struct file *file, struct question *q)
 {
@@ -141,8 +152,10 @@ static __always_inline int decide(struct settings *p, struct file *file, struct 
 	enum reason reason = judge(p, known(file, inode), inode, q);
 	struct event *e;
 
+	if (reason == NO_VERDICT && q->hook < HOOK_MODULE && left(inode))
+		reason = LEFT;
 	count(q->hook, reason);
-	if (reason == OK)
+	if (reason == OK || reason == LEFT)
 		return 0;
 	e = report(p, inode, q, reason);
 	if (e) {

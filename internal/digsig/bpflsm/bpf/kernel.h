@@ -18,6 +18,7 @@
 #define FMODE_WRITE 0x2             /* include/linux/fs.h */
 #define ATTR_SIZE (1 << 3)          /* include/linux/fs.h */
 #define PTRACE_MODE_ATTACH 0x2      /* include/linux/ptrace.h */
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630 /* include/uapi/linux/magic.h */
 #define FS_VERITY_HASH_ALG_SHA256 1 /* include/uapi/linux/fsverity.h */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -26,9 +27,14 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct user_namespace {
+	int level;
+};
+
 struct super_block {
 	__u32 s_dev;
 	unsigned long s_magic;
+	struct user_namespace *s_user_ns;
 };
 
 struct inode {

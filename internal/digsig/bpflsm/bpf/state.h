@@ -58,6 +58,7 @@ enum reason {
 	NO_FILE = 9,    /* a module or kernel that comes from memory */
 	GUARDED = 10,
 	REMOTE = 11, /* others than this kernel can change it */
+	LEFT = 12,   /* on an overlay whose layers fanotify watches: it decides */
 	REASONS = 16,
 };
 
@@ -159,6 +160,14 @@ struct {
 	__type(key, __u64);
 	__type(value, __u32);
 } local SEC(".maps");
+
+/* The s_dev of overlays whose layers are all watched by fanotify. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u32);
+} overlays SEC(".maps");
 
 /* The identifiers of the maps that are guarded. */
 struct {

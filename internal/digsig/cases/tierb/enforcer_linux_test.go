@@ -91,6 +91,7 @@ type guest struct {
 	log  bytes.Buffer
 	done chan error
 	c    *enforcer.Client
+	bad  []byte // an unsigned program
 }
 
 // The enforcer in tier bpf-lsm, from its start to its end.
@@ -101,6 +102,9 @@ func TestIntegrationEnforcer(t *testing.T) {
 		g.want("before: unsigned", "/mnt/bad/hello", true)
 		if code := g.nsrun(); code != 0 {
 			t.Fatalf("namespaces, before: %d, want 0", code)
+		}
+		if code := g.nsrun("over"); code != 0 {
+			t.Fatalf("an overlay in namespaces, before: %d, want 0", code)
 		}
 		g.start()
 		if s := g.status(); s.Tier != gaps.TierBPF || s.Kernel.Grants < 4 {
@@ -126,6 +130,11 @@ func TestIntegrationEnforcer(t *testing.T) {
 		_, err = f.WriteString("changed")
 		g.must(errors.Join(err, f.Close()))
 		g.want("changed", "/run/t/hello", false)
+
+		if leased(t, "/mnt/prog/hello") || !leased(t, "/mnt/late/hello") {
+			t.Error("a file with fs-verity has a lease, or one without has none")
+		}
+		g.overlays()
 
 		g.want("not revoked yet", "/mnt/prog/victim", true)
 		g.copy("/mnt/meta/revocations", "/run/etc/"+digsig.RevocationsFile)
@@ -208,6 +217,9 @@ func (g *guest) prepare() {
 	if err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		g.must(err)
 	}
+	var err error
+	g.bad, err = os.ReadFile("/mnt/bad/hello")
+	g.must(err)
 	g.must(os.MkdirAll("/run/t", 0o755))
 	g.must(os.CopyFS("/run/etc", os.DirFS("/mnt/etc")))
 	out, err := exec.Command(enforcing, "digsig", "enrol", "--store", "/run/etc", "/mnt/bin", "/mnt/prog").CombinedOutput()
@@ -303,6 +315,65 @@ func (g *guest) decides(when string) {
 	if code := g.nsrun(); code != 77 {
 		g.t.Errorf("%s: tmpfs in namespaces: %d, want 77", when, code)
 	}
+	if code := g.nsrun("over"); code != 77 {
+		g.t.Errorf("%s: overlay in namespaces: %d, want 77", when, code)
+	}
+}
+
+// overlays runs programs of an image, as containers have it: from overlays, which fanotify decides about.
+func (g *guest) overlays() {
+	g.t.Helper()
+	const dir = "/run/t/image"
+	for _, d := range []string{"lower", "upper", "work", "root", "verity"} {
+		g.must(os.MkdirAll(filepath.Join(dir, d), 0o755))
+	}
+	g.copy("/mnt/late/hello", dir+"/lower/good")
+	g.must(os.WriteFile(dir+"/lower/bad", g.bad, 0o755))
+	g.must(unix.Mount("none", dir+"/root", "overlay", 0, fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", dir)))
+	g.must(unix.Mount("none", dir+"/verity", "overlay", unix.MS_RDONLY, "lowerdir=/mnt/prog:/mnt/bad"))
+	named := func(path string) {
+		g.t.Helper()
+		g.eventually("the overlay is seen", func() error { return exec.Command(path).Run() })
+	}
+	named(dir + "/root/good")
+	named(dir + "/verity/hello")
+	for range 2 {
+		g.want("signed, on an overlay", dir+"/root/good", true)
+		g.want("unsigned, on an overlay", dir+"/root/bad", false)
+		g.want("signed, with fs-verity in the layer", dir+"/verity/hello", true)
+	}
+	f, err := os.OpenFile(dir+"/root/good", os.O_WRONLY|os.O_APPEND, 0)
+	g.must(err)
+	_, err = f.WriteString("changed")
+	g.must(errors.Join(err, f.Close()))
+	g.want("copied up and changed", dir+"/root/good", false)
+	g.copy("/mnt/late/hello", dir+"/root/new")
+	g.want("signed, copied into the image", dir+"/root/new", true)
+	if g.status().Kernel.Unhanded != 0 {
+		g.t.Errorf("%+v", g.status().Kernel)
+	}
+	g.must(unix.Unmount(dir+"/root", 0))
+	g.must(unix.Unmount(dir+"/verity", 0))
+}
+
+// leased says whether a file has a lease.
+func leased(t *testing.T, path string) bool {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := fmt.Sprintf(" %02x:%02x:%d ", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, "LEASE") && strings.Contains(line, file) {
+			return true
+		}
+	}
+	return false
 }
 
 // memfd runs a signed program from a memfd.
@@ -326,9 +397,9 @@ func (g *guest) memfd() error {
 }
 
 // nsrun has a stranger run a changed program in namespaces of its own.
-func (g *guest) nsrun() int {
+func (g *guest) nsrun(args ...string) int {
 	g.t.Helper()
-	cmd := exec.Command("/mnt/prog/nsrun")
+	cmd := exec.Command("/mnt/prog/nsrun", args...)
 	cmd.SysProcAttr = inNamespaces().SysProcAttr
 	_ = cmd.Run()
 	if cmd.ProcessState == nil {

@@ -107,7 +107,7 @@ func New(t testing.TB, mounts ...string) *Rig {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	r := &Rig{T: t, Dir: dir, Key: key(t, 1), Rogue: key(t, 2), Issued: time.Now().Add(-time.Hour).Truncate(time.Second)}
 	r.Config = enforcer.Config{
-		Dir: filepath.Join(dir, "etc"), StateDir: filepath.Join(dir, "var"), Socket: filepath.Join(dir, "s"), Mounts: mounts,
+		Dir: filepath.Join(dir, "etc"), StateDir: filepath.Join(dir, "var"), Socket: filepath.Join(dir, "s"), Guardian: filepath.Join(dir, "g"), Mounts: mounts,
 		Audit: audit.Config{Path: filepath.Join(dir, "log", "digsig.log"), Sync: 50 * time.Millisecond}, Owner: os.Getpid(),
 	}
 	r.Policy = digsig.Policy{Version: 1, Issued: r.Issued, Exempt: map[[32]byte]string{}, Interpreters: map[[32]byte]digsig.Interpreter{}}

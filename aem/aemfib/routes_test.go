@@ -1,0 +1,118 @@
+package aemfib_test
+
+import (
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"midplane/aem"
+	"midplane/aem/aemfib"
+	"midplane/fib"
+)
+
+// TestRoutes follows a FIB through events, also with a class that refuses most of them.
+func TestRoutes(t *testing.T) {
+	for _, queue := range []int{1, 1 << 16} {
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		ex, err := aem.New(nil)
+		must(err)
+		defer ex.Close()
+		l, err := aem.NewLoop(ex, nil)
+		must(err)
+		defer l.Close()
+		var set fib.Set
+		defer set.Close()
+		blue, err := set.Create(10, "blue")
+		must(err)
+		hop, err := set.Intern(fib.NextHop{Type: fib.Unicast, Device: 3})
+		must(err)
+
+		var want map[netip.Prefix]fib.NextHopID
+		table := func() map[netip.Prefix]fib.NextHopID {
+			m := map[netip.Prefix]fib.NextHopID{}
+			now, err := blue.Snapshot()
+			if errors.Is(err, fib.ErrRemoved) { // a Reread that was owed at the end
+				return want
+			}
+			must(err)
+			for r := range now.All() {
+				m[r.Prefix] = r.NextHop
+			}
+			must(now.Close())
+			return m
+		}
+		followed, rereads := map[netip.Prefix]fib.NextHopID{}, 0
+		var last uint64
+		done := make(chan struct{})
+		handle := func(_ *aem.Ctx, c aemfib.RouteChange) {
+			switch {
+			case c.Reread:
+				followed, rereads = table(), rereads+1
+			case c.New != 0:
+				followed[c.Prefix] = c.New
+			default:
+				delete(followed, c.Prefix)
+			}
+			if c.Generation <= last && !c.Reread {
+				t.Errorf("generation %d after %d", c.Generation, last)
+			}
+			last = c.Generation
+			if _, end := followed[netip.MustParsePrefix("::/0")]; end {
+				select {
+				case <-done:
+				default:
+					close(done)
+				}
+			}
+		}
+		one, err := ex.Class("routes", aem.ClassConfig{Workers: 1, Queue: 1 << 16})
+		must(err)
+		ended := make(chan error, 1)
+		cfg := aem.EventConfig{Class: one, Deadline: aem.NoDeadline, Pending: queue, OnError: func(err error) { ended <- err }}
+		e, err := aem.Register(l, aemfib.Routes(blue, 1<<16), handle, cfg)
+		must(err)
+		must(e.Start())
+		r := rand.New(rand.NewPCG(1, 1))
+		for range 5000 {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(r.IntN(100)), 0, 0}), 16)
+			if r.IntN(2) == 0 {
+				_, _, err = blue.Insert(p, hop)
+			} else {
+				_, _, err = blue.Delete(p)
+			}
+			must(err)
+		}
+		_, _, err = blue.Insert(netip.MustParsePrefix("::/0"), hop)
+		must(err)
+		select {
+		case <-done:
+		case <-time.After(30 * time.Second):
+			t.Fatal("the end was not told")
+		}
+		want = table()
+		must(set.Remove(10))
+		select {
+		case err := <-ended:
+			if !errors.Is(err, fib.ErrRemoved) {
+				t.Errorf("ended with %v", err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Error("the end of the FIB was not told")
+		}
+		must(e.Shutdown())
+		if !maps.Equal(followed, want) {
+			t.Errorf("queue of %d: followed to %v, want %v", queue, followed, want)
+		}
+		if queue > 1 && rereads != 1 {
+			t.Errorf("%d rereads, want the first", rereads)
+		}
+	}
+}
