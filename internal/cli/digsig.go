@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -53,6 +54,28 @@ keygen, sign, verify, manifest, revoke and explain need neither root nor a runni
 // jsonFlag adds -j.
 func jsonFlag(c *cobra.Command, on *bool) {
 	c.Flags().BoolVarP(on, "json", "j", false, "answer in JSON")
+}
+
+// workerCount is how many files are worked on at the same time.
+type workerCount int
+
+// String, Set and Type are those of a flag.
+func (n *workerCount) String() string { return strconv.Itoa(int(*n)) }
+
+func (n *workerCount) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 0 || v > 1024 {
+		return errors.New("want 0 (as many as there are processors) to 1024")
+	}
+	*n = workerCount(v)
+	return nil
+}
+
+func (n *workerCount) Type() string { return "int" }
+
+// workersFlag adds --workers.
+func workersFlag(c *cobra.Command, n *int) {
+	c.Flags().Var((*workerCount)(n), "workers", "files at the same time (default: as many as there are processors)")
 }
 
 // jsonList writes an array element by element.

@@ -139,6 +139,7 @@ type keygen struct {
 	kinds               []string
 	names               []string
 	notBefore, notAfter string
+	json                bool
 }
 
 func newKeygen(e *env) *cobra.Command {
@@ -172,6 +173,7 @@ alone is written. What a key may sign is said in NAME.pub and can be edited ther
 	f.StringVar(&k.notBefore, "not-before", "", "time from which on it is valid")
 	f.StringVar(&k.notAfter, "not-after", "", "time from which on it is no longer valid")
 	k.passphraseFlag(c)
+	jsonFlag(c, &k.json)
 	return c
 }
 
@@ -213,8 +215,19 @@ func (k *keygen) run(ctx context.Context, e *env, name string) error {
 	if err := keyfile.WritePublic(name+".pub", text); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.out, "%s\n", pub.ID())
-	return nil
+	if k.json {
+		out := struct {
+			ID  string `json:"id"`
+			Key string `json:"key,omitempty"` // file with the private key
+			Pub string `json:"pub"`
+		}{ID: pub.ID().String(), Pub: name + ".pub"}
+		if private != nil {
+			out.Key = name + ".key"
+		}
+		return e.writeJSON(out)
+	}
+	_, err = fmt.Fprintf(e.out, "%s\n", pub.ID())
+	return err
 }
 
 // trusted is what the public key's file will say.

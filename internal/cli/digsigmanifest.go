@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -94,7 +95,7 @@ them first (without --key nothing is written and all is shown).
 	f.BoolVar(&m.data, "data", false, "list files too that are neither ELF nor scripts")
 	f.BoolVar(&m.changed, "changed", false, "sign files of packages too that differ from the package's sums")
 	f.StringSliceVar(&m.scripts, "script-names", nil, "patterns of names of scripts without #!, as *.py")
-	f.IntVar(&m.workers, "workers", runtime.GOMAXPROCS(0), "packages or files at the same time")
+	workersFlag(c, &m.workers)
 	jsonFlag(c, &m.json)
 	return c
 }
@@ -184,7 +185,7 @@ func (m *making) installed(ctx context.Context, e *env, b *dpkg.Builder, names [
 	}
 	show, end := e.progress("packages")
 	done := 0
-	err = b.Installed(ctx, db, packages, m.workers, func(built *dpkg.Built) {
+	err = b.Installed(ctx, db, packages, cmp.Or(m.workers, runtime.GOMAXPROCS(0)), func(built *dpkg.Built) {
 		done++
 		if show != nil {
 			show(digsig.Progress{Bytes: int64(done), TotalBytes: int64(len(packages))})
@@ -445,6 +446,7 @@ func showManifest(e *env, env *digsig.Envelope, m *digsig.Manifest, asJSON bool)
 
 func newManifestCheck(e *env) *cobra.Command {
 	var t trusting
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "check [FLAGS] FILE [PATH...]",
 		Short: "Check a manifest's signature, and that it lists what is below PATH",
@@ -453,16 +455,27 @@ and script below PATH is good by this manifest alone. Exit codes are those of ve
 		Example: `  midplane digsig manifest check --pub release.pub app.mdm ./build`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return checkManifest(c.Context(), e, &t, args[0], args[1:])
+			return checkManifest(c.Context(), e, &t, args[0], args[1:], asJSON)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&t.store, "store", "", "directory with trusted keys (default "+digsig.DefaultDir+")")
 	f.StringArrayVar(&t.pubs, "pub", nil, "trust this public key file and no store; may be given again")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
-func checkManifest(ctx context.Context, e *env, t *trusting, name string, paths []string) error {
+// manifestChecked is what check -j shows.
+type manifestChecked struct {
+	Path   string        `json:"path"`
+	Good   bool          `json:"good"`
+	Code   int           `json:"code"`
+	Detail string        `json:"detail"`
+	Files  int           `json:"files"` // in the manifest
+	Bad    []verdictJSON `json:"bad"`   // below the paths
+}
+
+func checkManifest(ctx context.Context, e *env, t *trusting, name string, paths []string, asJSON bool) error {
 	now := time.Now()
 	v, err := t.verifier(now)
 	if err != nil {
@@ -480,23 +493,38 @@ func checkManifest(ctx context.Context, e *env, t *trusting, name string, paths 
 	if code == 0 && !m.Expires.IsZero() && !now.Before(m.Expires) {
 		code, why = exitExpired, "expired: it was valid until "+m.Expires.Format(time.RFC3339)
 	}
-	if _, err := fmt.Fprintf(e.out, "%s: %s, %d files\n", name, why, m.Len()); err != nil {
-		return err
+	report := manifestChecked{Path: name, Good: code == 0, Code: int(code), Detail: why, Files: m.Len(), Bad: []verdictJSON{}}
+	if !asJSON {
+		if _, err := fmt.Fprintf(e.out, "%s: %s, %d files\n", name, why, m.Len()); err != nil {
+			return err
+		}
 	}
-	if code != 0 {
-		return code
-	}
-	if v, err = v.WithManifests([][]byte{b}, now); err != nil {
-		return err
+	if code == 0 && len(paths) > 0 {
+		if v, err = v.WithManifests([][]byte{b}, now); err != nil {
+			return err
+		}
+	} else {
+		paths = nil
 	}
 	for _, p := range paths {
-		err := v.VerifyTree(ctx, p, digsig.Request{Use: digsig.UseAny, At: now}, digsig.TreeOptions{}, func(path string, got digsig.Verdict) {
+		show, end := e.progress("verifying")
+		err := v.VerifyTree(ctx, p, digsig.Request{Use: digsig.UseAny, At: now}, digsig.TreeOptions{Progress: show}, func(path string, got digsig.Verdict) {
 			if c := codeOf(got); c != 0 {
 				code = graver(code, c)
-				fmt.Fprintf(e.out, "%s: %s\n", path, line(got))
+				if asJSON {
+					report.Bad = append(report.Bad, verdictOf(path, got))
+				} else {
+					fmt.Fprintf(e.out, "%s: %s\n", path, line(got))
+				}
 			}
 		})
+		end()
 		if err != nil {
+			return err
+		}
+	}
+	if asJSON {
+		if err := e.writeJSON(report); err != nil {
 			return err
 		}
 	}

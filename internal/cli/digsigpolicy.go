@@ -20,6 +20,7 @@ type policing struct {
 	keys
 	store, out string
 	show       bool
+	json       bool
 }
 
 func newPolicy(e *env) *cobra.Command {
@@ -42,6 +43,7 @@ would deny what runs.
 	f.StringVar(&o.store, "store", digsig.DefaultDir, "the store")
 	f.StringVar(&o.out, "out", "", "file to write (default the store's)")
 	f.BoolVar(&o.show, "show", false, "show the policy that is in the store, or in FILE, and sign nothing")
+	jsonFlag(c, &o.json)
 	return c
 }
 
@@ -54,6 +56,9 @@ func (o *policing) run(ctx context.Context, e *env, args []string) error {
 		p, err := readPolicy(place)
 		if err != nil {
 			return err
+		}
+		if o.json {
+			return e.writeJSON(policyOf(p))
 		}
 		b, err := p.Append(nil)
 		if err == nil {
@@ -104,8 +109,24 @@ func (o *policing) run(ctx context.Context, e *env, args []string) error {
 	if err := digsig.WriteFile(place, b, 0o644); err != nil {
 		return err
 	}
+	if o.json {
+		return e.writeJSON(policyOf(p))
+	}
 	_, err = fmt.Fprintf(e.out, "version %d, mode %s\n", p.Version, p.Mode)
 	return err
+}
+
+// policyJSON is what -j shows of a policy: the numbers of its rules, which the text has in full.
+type policyJSON struct {
+	Version      uint64 `json:"version"`
+	Mode         string `json:"mode"`
+	Exempt       int    `json:"exempt"`
+	Interpreters int    `json:"interpreters"`
+	Protect      int    `json:"protect"`
+}
+
+func policyOf(p *digsig.Policy) policyJSON {
+	return policyJSON{p.Version, p.Mode.String(), len(p.Exempt), len(p.Interpreters), len(p.Protect)}
 }
 
 func readPolicy(name string) (*digsig.Policy, error) {

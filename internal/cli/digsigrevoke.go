@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,7 @@ type revoking struct {
 	below       []string
 	why         string
 	show        bool
+	json        bool
 }
 
 func newRevoke(e *env) *cobra.Command {
@@ -60,6 +62,7 @@ takes it by midplane digsig enforce --reload.
 	f.StringArrayVar(&r.below, "below", nil, "NAME=VERSION: revoke what is signed as NAME with a lower version; may be given again")
 	f.StringVar(&r.why, "why", "", "the reason, which verdicts tell")
 	f.BoolVar(&r.show, "show", false, "show the list that is there, and sign nothing")
+	jsonFlag(c, &r.json)
 	return c
 }
 
@@ -75,6 +78,9 @@ func (r *revoking) run(ctx context.Context, e *env, files []string) error {
 	old, err := readRevocations(from)
 	if err != nil && (!errors.Is(err, fs.ErrNotExist) || r.from != "") {
 		return err
+	}
+	if r.show && r.json {
+		return e.writeJSON(revocationsOf(old))
 	}
 	if r.show {
 		if old == nil {
@@ -115,8 +121,43 @@ func (r *revoking) run(ctx context.Context, e *env, files []string) error {
 	if err := digsig.WriteFile(out, b, 0o644); err != nil {
 		return err
 	}
+	if r.json {
+		return e.writeJSON(revocationsOf(next))
+	}
 	_, err = fmt.Fprintf(e.out, "serial %d, %d entries\n", next.Serial, next.Len())
 	return err
+}
+
+// revocationsJSON is a list as -j shows it; serial 0 is none.
+type revocationsJSON struct {
+	Serial  uint64                 `json:"serial"`
+	Issued  string                 `json:"issued,omitempty"`
+	Digests map[string]string      `json:"digests"` // reasons by SHA-256
+	Keys    map[string]string      `json:"keys"`    // reasons by id
+	Below   map[string]minimumJSON `json:"below"`   // by name
+}
+
+type minimumJSON struct {
+	Version uint64 `json:"version"`
+	Why     string `json:"why"`
+}
+
+func revocationsOf(l *digsig.Revocations) revocationsJSON {
+	out := revocationsJSON{Digests: map[string]string{}, Keys: map[string]string{}, Below: map[string]minimumJSON{}}
+	if l == nil {
+		return out
+	}
+	out.Serial, out.Issued = l.Serial, l.Issued.Format(time.RFC3339)
+	for d, why := range l.Digests {
+		out.Digests[hex.EncodeToString(d[:])] = why
+	}
+	for k, why := range l.Keys {
+		out.Keys[k.String()] = why
+	}
+	for name, m := range l.Below {
+		out.Below[name] = minimumJSON{m.Version, m.Why}
+	}
+	return out
 }
 
 func readRevocations(name string) (*digsig.Revocations, error) {

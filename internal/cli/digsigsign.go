@@ -69,7 +69,7 @@ Sign last: strip, patchelf and the like break a signature, as every change does.
 	f.BoolVar(&s.busy, "busy", false, "sign programs too that run: they run on with their old file")
 	f.BoolVar(&s.remove, "remove", false, "take the signatures out again")
 	f.StringVar(&s.keyring, "bsign", "", "sign only files that bsign signed with an OpenPGP key of this key ring")
-	f.IntVar(&s.workers, "workers", 0, "files at the same time (default: as many as there are processors)")
+	workersFlag(c, &s.workers)
 	jsonFlag(c, &s.json)
 	return c
 }
@@ -84,6 +84,9 @@ func (s *signing) template() (digsig.Template, error) {
 		}
 	}
 	t.Expires, err = parseTime("expires", s.expires, now)
+	if err == nil && s.expires != "" && !t.Expires.After(now) {
+		err = usagef("--expires %s: want a time to come", s.expires)
+	}
 	return t, err
 }
 
@@ -369,7 +372,7 @@ tell whose an old file was, and sign --bsign moves it to a signature of today; n
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "of directories name the good files too")
 	f.BoolVar(&o.data, "data", false, "of directories verify files too that are neither ELF nor scripts")
 	f.StringVar(&o.keyring, "bsign", "", "verify bsign's old signatures by the OpenPGP keys of this key ring")
-	f.IntVar(&o.workers, "workers", 0, "files at the same time (default: as many as there are processors)")
+	workersFlag(c, &o.workers)
 	jsonFlag(c, &o.json)
 	return c
 }

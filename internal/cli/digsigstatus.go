@@ -177,7 +177,7 @@ good, 1 if fs-verity could not be turned on for some.`,
 	}
 	c.Flags().StringVar(&store, "store", "", "the store")
 	c.Flags().BoolVar(&scan, "scan", false, "change nothing: say what is enrolled")
-	c.Flags().IntVar(&workers, "workers", 0, "files at the same time (default: as many as there are processors)")
+	workersFlag(c, &workers)
 	jsonFlag(c, &asJSON)
 	return c
 }
