@@ -101,8 +101,7 @@ func (r *Routine) watch(ctx context.Context) {
 
 func (rs *Routines) make() *Routine {
 	r := &Routine{rs: rs}
-	r.timer.Fire = routineTimer
-	r.timer.SetArg(r)
+	r.timer.Handler = (*routineTimer)(r)
 	r.resume, r.stop = iter.Pull(r.main)
 	rs.all = append(rs.all, r)
 	return r
@@ -235,8 +234,12 @@ func (r *Routine) Await(deadline time.Duration) error {
 	return r.result
 }
 
-func routineTimer(t *Timer) {
-	r := t.Arg().(*Routine)
+// routineTimer is a routine as the handler of its timer.
+type routineTimer Routine
+
+// Expired ends the wait whose deadline has come.
+func (x *routineTimer) Expired(t *Timer) {
+	r := (*Routine)(x)
 	ts := r.rs.timers
 	switch {
 	case !r.parked || r.deadline == mono.Never:

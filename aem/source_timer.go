@@ -48,8 +48,7 @@ func (t *ticker) Start(to *Sink[Tick]) error {
 	l, at := to.Loop(), mono.Now().Add(t.period)
 	if !l.post(func() {
 		t.at = at
-		t.timer.SetArg(t)
-		t.timer.Fire = fireTicker
+		t.timer.Handler = t
 		l.timers.w.Set(&t.timer.node, at)
 	}) {
 		return ErrLoopClosed
@@ -63,10 +62,8 @@ func (t *ticker) Stop() {
 	l.post(func() { l.timers.Stop(&t.timer) })
 }
 
-func fireTicker(t *Timer) { t.Arg().(*ticker).expired() }
-
-// expired is called by the loop.
-func (t *ticker) expired() {
+// Expired is called by the loop.
+func (t *ticker) Expired(*Timer) {
 	now := mono.Now()
 	tick := Tick{Late: now.Sub(t.at)}
 	if t.every {

@@ -13,20 +13,22 @@ func TestTimersOfALoop(t *testing.T) {
 	}
 	fired := []string{}
 	due := map[string]time.Time{}
+	names := map[*Timer]string{}
 	timer := func(name string) *Timer {
-		x := &Timer{Fire: func(x *Timer) {
-			if time.Now().Before(due[name]) || x.IsSet() || x.Arg() != name {
-				t.Errorf("%s fires early, or is set %v, arg %v", name, x.IsSet(), x.Arg())
+		var x *Timer
+		x = &Timer{Handler: TimerFunc(func(fires *Timer) {
+			if time.Now().Before(due[name]) || x.IsSet() || fires != x {
+				t.Errorf("%s fires early, or is set %v, or another one fires", name, x.IsSet())
 			}
 			fired = append(fired, name)
-		}}
-		x.SetArg(name)
+		})}
+		names[x] = name
 		return x
 	}
 	a, b, c := timer("a"), timer("b"), timer("c")
 	set := func(x *Timer, d time.Duration) {
 		ts.Update()
-		due[x.Arg().(string)] = time.Now().Add(d)
+		due[names[x]] = time.Now().Add(d)
 		ts.Set(x, d+time.Millisecond) // Update came before the clock was read here
 	}
 	set(a, 30*time.Millisecond)
@@ -52,7 +54,7 @@ func TestTimersOfALoop(t *testing.T) {
 func TestTimerThatSetsItself(t *testing.T) {
 	ts := NewTimers()
 	n := 0
-	x := &Timer{Fire: func(x *Timer) { n++; ts.Set(x, 0) }}
+	x := &Timer{Handler: TimerFunc(func(x *Timer) { n++; ts.Set(x, 0) })}
 	ts.Set(x, 0)
 	for give := time.Now().Add(time.Minute); n < 3; {
 		if time.Now().After(give) {
@@ -64,15 +66,15 @@ func TestTimerThatSetsItself(t *testing.T) {
 	}
 }
 
-func TestTimerIsOneCacheLine(t *testing.T) {
-	if n := unsafe.Sizeof(Timer{}); unsafe.Sizeof(uintptr(0)) == 8 && n != 64 {
+func TestTwoTimersInACacheLine(t *testing.T) {
+	if n := unsafe.Sizeof(Timer{}); unsafe.Sizeof(uintptr(0)) == 8 && n != 32 {
 		t.Errorf("%d octets", n)
 	}
 }
 
 func TestTimersDoNotAllocate(t *testing.T) {
 	ts := NewTimers()
-	x := &Timer{Fire: func(*Timer) {}}
+	x := &Timer{Handler: TimerFunc(func(*Timer) {})}
 	if n := testing.AllocsPerRun(1000, func() {
 		ts.Set(x, time.Hour)
 		ts.Set(x, 2*time.Hour)

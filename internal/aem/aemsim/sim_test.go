@@ -19,6 +19,7 @@ type world struct {
 	now     mono.Time
 	s       sched.Sched
 	w       *wheel.Wheel
+	timed   map[*wheel.Timer]*task // those whose timer is set
 	classes []*class
 	sources []*source
 	queue   events
@@ -114,7 +115,7 @@ func (w *world) note(what byte, n ...int64) {
 const longest = 3 * time.Millisecond // that a task runs, faults excepted
 
 func newWorld(seed uint64) *world {
-	w := &world{Rand: rand.New(rand.NewPCG(seed, 7)), w: wheel.New(0), workers: 4}
+	w := &world{Rand: rand.New(rand.NewPCG(seed, 7)), w: wheel.New(0), timed: map[*wheel.Timer]*task{}, workers: 4}
 	w.now, w.patient = 1, seed%2 == 1
 	heaviest := 1000
 	if w.patient {
@@ -141,7 +142,7 @@ func newWorld(seed uint64) *world {
 func (w *world) arrive() {
 	c := w.classes[w.IntN(len(w.classes))]
 	t := &task{class: c, cost: w.between(1000, longest)}
-	t.core.Owner, t.timer.Owner = t, t
+	t.core.Owner = t
 	t.core.Deadline = mono.Never
 	if w.IntN(4) > 0 && !w.patient {
 		t.core.Deadline = w.now.Add(w.between(0, 60*time.Millisecond))
@@ -160,6 +161,7 @@ func (w *world) arrive() {
 		c.waiting[t] = true
 		if w.IntN(8) == 0 {
 			w.w.Set(&t.timer, w.now.Add(w.between(0, 40*time.Millisecond)))
+			w.timed[&t.timer] = t
 		}
 	} else {
 		w.fates[sched.Rejected]++
@@ -235,7 +237,7 @@ func (w *world) begin(t *task) {
 		s.last, s.any = max(s.last, t.core.Arrived()), true
 	}
 	delete(c.waiting, t)
-	w.w.Stop(&t.timer)
+	w.stop(t)
 	w.open--
 	w.begun++
 	t.fates++
@@ -245,6 +247,15 @@ func (w *world) begin(t *task) {
 		t.cost += w.between(0, 50*time.Millisecond) // a handler stalls
 	}
 	w.at(w.now.Add(t.cost), func() { w.end(t) })
+}
+
+// stop stops the timer of a task.
+func (w *world) stop(t *task) {
+	_, want := w.timed[&t.timer]
+	if got := w.w.Stop(&t.timer); got != want {
+		w.fail("the timer of a task is set: %v, by the shadow %v", got, want)
+	}
+	delete(w.timed, &t.timer)
 }
 
 // joined returns how many tasks of the class could begin at now, going by the shadow.
@@ -302,7 +313,7 @@ func (w *world) settle() {
 			w.fail("a task without deadline expired")
 		}
 		delete(t.class.waiting, t)
-		w.w.Stop(&t.timer)
+		w.stop(t)
 		w.open--
 		x = x.Unlink()
 	}
@@ -318,12 +329,25 @@ func (w *world) run(n int) error {
 		w.settle()
 		w.w.Advance(w.now)
 		for x := w.w.Expired(); x != nil; x = w.w.Expired() {
-			t := x.Owner.(*task)
+			t := w.timed[x]
+			if t == nil {
+				w.fail("a timer expired that is not set")
+				break
+			}
+			delete(w.timed, x)
+			if x.At() > w.now {
+				w.fail("a timer for %v expired", x.At())
+			}
 			if !w.s.Cancel(&t.core) {
 				w.fail("the timer of a task that does not wait expired")
 			}
 			w.timeouts++
 			w.settle()
+		}
+		for x := range w.timed {
+			if w.now.Sub(x.At()) >= 1<<wheel.TickShift {
+				w.fail("a timer for %v has not expired", x.At())
+			}
 		}
 		if w.queue[0].at <= w.now {
 			heap.Pop(&w.queue).(event).do()
