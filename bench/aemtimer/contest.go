@@ -78,16 +78,13 @@ func standard(p *plan) measured {
 func wheel(p *plan) measured {
 	n := len(p.far)
 	m := measured{costs: map[string]float64{}}
-	created, timers := make([]*aem.Timer, n), make([]*aem.Timer, n)
+	created, timers := make([]aem.Timer, n), make([]aem.Timer, n)
 	before := heap()
-	memory := make([]aem.Timer, n)
-	for i := range memory {
-		created[i] = &memory[i]
-	}
+	var nothing aem.TimerHandler = aem.TimerFunc(func(aem.Timer) {})
 	ts := aem.NewTimers()
 	m.costs[set] = cost(n, func() {
 		for i, d := range p.far {
-			ts.Set(created[i], d)
+			created[i] = ts.Set(d, nothing)
 		}
 	})
 	m.octets = (heap() - before) / float64(n)
@@ -97,7 +94,7 @@ func wheel(p *plan) measured {
 	reset := func(by time.Duration) func() {
 		return func() {
 			for k, t := range timers {
-				ts.Set(t, p.far[k]+by)
+				ts.Reset(t, p.far[k]+by)
 			}
 		}
 	}
@@ -114,15 +111,12 @@ func wheel(p *plan) measured {
 			ts.Stop(t)
 		}
 	})
-	runtime.KeepAlive(memory)
 	return m
 }
 
 // shot is a timer that is to fire.
 type shot struct {
-	timer aem.Timer // of aem
-	at    time.Duration
-	late  time.Duration
+	at, late time.Duration
 }
 
 func makeShots(n int) []shot {
@@ -181,7 +175,7 @@ type aimed struct {
 }
 
 // Expired is the handler of the timer.
-func (s *aimed) Expired(*aem.Timer) {
+func (s *aimed) Expired(aem.Timer) {
 	s.late = time.Since(s.start) - s.at
 	s.left--
 }
@@ -196,9 +190,8 @@ func fireWheel(shots []shot) measured {
 	for i := range all {
 		s := &all[i]
 		s.shot, s.target = shots[i], to
-		s.timer.Handler = s
 		ts.Update()
-		ts.Set(&s.timer, s.at+time.Until(to.start))
+		ts.Set(s.at+time.Until(to.start), s)
 	}
 	loop := func(until func() bool) {
 		for !until() {

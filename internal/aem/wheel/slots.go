@@ -28,7 +28,7 @@ const (
 	sweepsPerTick = 16 // chunks
 )
 
-// entry is a point in time at which a place of the table is looked at.
+// entry is a point in time at which a record is looked at.
 type entry struct {
 	when  uint32 // the tick, modulo 2^31, times 2, plus 1
 	index uint32
@@ -67,10 +67,9 @@ type slots struct {
 	tick  int64 // the tick that is handed out now: everything before it has been
 	until int64 // the tick up to which Expired hands out
 
-	now     span // what is handed out now
-	full    int  // chunks that are not the last of their slot
-	moved   int  // entries that went to a finer level so far
-	touched mono.Time
+	now   span // what is handed out now
+	full  int  // chunks that are not the last of their slot
+	moved int  // entries that went to a finer level so far
 
 	spare     *chunk
 	sweepAt   int // slot
