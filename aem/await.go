@@ -53,6 +53,7 @@ type Routine struct {
 	parked    bool
 	result    error
 	timer     Timer
+	timerAt   mono.Time // when the timer is due, if it is set
 	deadline  mono.Time
 	began     mono.Time
 	since     mono.Time // when it was resumed last
@@ -101,8 +102,6 @@ func (r *Routine) watch(ctx context.Context) {
 
 func (rs *Routines) make() *Routine {
 	r := &Routine{rs: rs}
-	r.timer.Fire = routineTimer
-	r.timer.SetArg(r)
 	r.resume, r.stop = iter.Pull(r.main)
 	rs.all = append(rs.all, r)
 	return r
@@ -159,7 +158,7 @@ func (r *Routine) finish(alive bool) {
 		r.unwatch()
 		r.unwatch = nil
 	}
-	rs.timers.Stop(&r.timer)
+	rs.timers.Stop(r.timer)
 	done, err := r.done, r.err
 	f := Ran
 	if errors.Is(err, ErrRoutine) {
@@ -223,8 +222,8 @@ func (r *Routine) Await(deadline time.Duration) error {
 		ts := r.rs.timers
 		r.deadline = ts.now.Add(deadline)
 		// A timer that is set earlier stays: it finds out that it is early. That is cheaper than to stop it in every wait.
-		if !r.timer.node.IsSet() || r.timer.node.At() > r.deadline {
-			ts.Set(&r.timer, deadline)
+		if r.timerAt > r.deadline || !ts.IsSet(r.timer) {
+			r.setTimer()
 		}
 	}
 	r.parked = true
@@ -235,13 +234,25 @@ func (r *Routine) Await(deadline time.Duration) error {
 	return r.result
 }
 
-func routineTimer(t *Timer) {
-	r := t.Arg().(*Routine)
+// setTimer has the timer fire at the deadline.
+func (r *Routine) setTimer() {
 	ts := r.rs.timers
+	r.timerAt = r.deadline
+	if !ts.w.Reset(r.timer.id, r.deadline) {
+		r.timer = ts.set(r.deadline, (*routineTimer)(r))
+	}
+}
+
+// routineTimer is a routine as the handler of its timer.
+type routineTimer Routine
+
+// Expired ends the wait whose deadline has come.
+func (x *routineTimer) Expired(Timer) {
+	r := (*Routine)(x)
 	switch {
 	case !r.parked || r.deadline == mono.Never:
-	case r.deadline > ts.now:
-		ts.Set(t, r.deadline.Sub(ts.now))
+	case r.deadline > r.rs.timers.now:
+		r.setTimer()
 	default:
 		r.complete(r.seq, os.ErrDeadlineExceeded)
 	}

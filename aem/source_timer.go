@@ -48,9 +48,8 @@ func (t *ticker) Start(to *Sink[Tick]) error {
 	l, at := to.Loop(), mono.Now().Add(t.period)
 	if !l.post(func() {
 		t.at = at
-		t.timer.SetArg(t)
-		t.timer.Fire = fireTicker
-		l.timers.w.Set(&t.timer.node, at)
+		l.timers.Stop(t.timer)
+		t.timer = l.timers.set(at, t)
 	}) {
 		return ErrLoopClosed
 	}
@@ -60,13 +59,11 @@ func (t *ticker) Start(to *Sink[Tick]) error {
 // Stop stops it.
 func (t *ticker) Stop() {
 	l := t.sink.Loop()
-	l.post(func() { l.timers.Stop(&t.timer) })
+	l.post(func() { l.timers.Stop(t.timer) })
 }
 
-func fireTicker(t *Timer) { t.Arg().(*ticker).expired() }
-
-// expired is called by the loop.
-func (t *ticker) expired() {
+// Expired is called by the loop.
+func (t *ticker) Expired(Timer) {
 	now := mono.Now()
 	tick := Tick{Late: now.Sub(t.at)}
 	if t.every {
@@ -76,7 +73,7 @@ func (t *ticker) expired() {
 			next = t.at.Add(t.period * time.Duration(tick.Missed+1))
 		}
 		t.at = next
-		t.sink.Loop().timers.w.Set(&t.timer.node, next)
+		t.timer = t.sink.Loop().timers.set(next, t)
 	}
 	_ = t.sink.emit(tick, nil, true)
 }

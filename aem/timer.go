@@ -2,33 +2,32 @@ package aem
 
 import (
 	"time"
-	"unsafe"
 
 	"midplane/internal/aem/wheel"
 	"midplane/internal/mono"
 )
 
-// Timer fires once, on the loop whose Timers it is set in. It belongs to its user, is usually part of a longer-lived
-// structure, and must not be copied while it is set. It is as large as a cache line of most processors: of a million timers
-// that come up in any order, each costs one access to memory.
-type Timer struct {
-	node wheel.Timer // first, so that one is found from the other
-	// Fire runs on the loop when the time has come; the timer is not set any more then, and may be set again.
-	Fire func(*Timer)
-	_    uintptr
+// TimerHandler is what a timer is for, usually the structure that the timer belongs to.
+type TimerHandler interface {
+	// Expired runs on the loop when the time of t has come. The timer is over then; another may be set, for the same handler.
+	Expired(t Timer)
 }
 
-// Arg returns what SetArg was given: the user's own.
-func (t *Timer) Arg() any { return t.node.Owner }
+// TimerFunc is a function as a TimerHandler.
+type TimerFunc func(t Timer)
 
-// SetArg gives the timer something of its user, for Fire to find.
-func (t *Timer) SetArg(v any) { t.node.Owner = v }
+// Expired calls f(t).
+func (f TimerFunc) Expired(t Timer) { f(t) }
 
-// IsSet reports whether the timer is set and has not fired.
-func (t *Timer) IsSet() bool { return t.node.IsSet() }
+// Timer names a timer of one Timers, from when it is set until it fires or is stopped; after that it names nothing, and never
+// another timer. The zero value names none. Timers may be copied and compared.
+type Timer struct{ id wheel.ID }
 
-// Timers are the timers of one loop: a hierarchical timing wheel with a resolution of 1.05 ms. A timer never fires early. All
-// methods, and what the timers fire, belong to the loop's goroutine; nothing allocates.
+// Timers are the timers of one loop: a hierarchical timing wheel with a resolution of 1.05 ms. A timer never fires early. Timers
+// fire in the order of their times, but those that are less than the resolution apart may fire in any order. All methods, and
+// what the timers fire, belong to the loop's goroutine. Nothing allocates but for the greatest number of timers that were set at
+// a time: about 41 octets for each. The handler of a timer that was stopped may be kept until the time that the timer had, but not
+// of more than about as many timers as are set, and 1,000.
 type Timers struct {
 	w   *wheel.Wheel
 	now mono.Time
@@ -43,14 +42,24 @@ func NewTimers() *Timers {
 // Len returns how many timers are set.
 func (ts *Timers) Len() int { return ts.w.Len() }
 
-// Set sets a timer to fire after a duration, counted from when the loop last called Update or Run, or moves one that is set. To
-// move it later costs next to nothing.
-func (ts *Timers) Set(t *Timer, after time.Duration) {
-	ts.w.Set(&t.node, ts.now.Add(after))
+// Set sets a timer that fires after a duration, counted from when the loop last called Update or Run.
+func (ts *Timers) Set(after time.Duration, h TimerHandler) Timer {
+	return ts.set(ts.now.Add(after), h)
+}
+
+func (ts *Timers) set(at mono.Time, h TimerHandler) Timer { return Timer{ts.w.Set(at, h)} }
+
+// Reset moves a timer to another time, counted as Set does, and reports whether it is set: one that has fired or was stopped is
+// over. To move it later is a write.
+func (ts *Timers) Reset(t Timer, after time.Duration) bool {
+	return ts.w.Reset(t.id, ts.now.Add(after))
 }
 
 // Stop stops a timer and reports whether it was set.
-func (ts *Timers) Stop(t *Timer) bool { return ts.w.Stop(&t.node) }
+func (ts *Timers) Stop(t Timer) bool { return ts.w.Stop(t.id) }
+
+// IsSet reports whether a timer is set, and has not fired.
+func (ts *Timers) IsSet(t Timer) bool { return ts.w.IsSet(t.id) }
 
 // Update reads the clock. A loop does it once a batch of events.
 func (ts *Timers) Update() { ts.now = mono.Now() }
@@ -61,12 +70,11 @@ func (ts *Timers) Run() (n int) {
 	ts.Update()
 	ts.w.Advance(ts.now)
 	for limit := ts.w.Len(); n < limit; n++ {
-		x := ts.w.Expired()
-		if x == nil {
+		id, h, ok := ts.w.Expired()
+		if !ok {
 			break
 		}
-		t := (*Timer)(unsafe.Pointer(x))
-		t.Fire(t)
+		h.(TimerHandler).Expired(Timer{id})
 	}
 	return n
 }

@@ -3,7 +3,6 @@ package aem
 import (
 	"testing"
 	"time"
-	"unsafe"
 )
 
 func TestTimersOfALoop(t *testing.T) {
@@ -13,29 +12,32 @@ func TestTimersOfALoop(t *testing.T) {
 	}
 	fired := []string{}
 	due := map[string]time.Time{}
-	timer := func(name string) *Timer {
-		x := &Timer{Fire: func(x *Timer) {
-			if time.Now().Before(due[name]) || x.IsSet() || x.Arg() != name {
-				t.Errorf("%s fires early, or is set %v, arg %v", name, x.IsSet(), x.Arg())
+	timers := map[string]Timer{}
+	set := func(name string, d time.Duration) {
+		ts.Update()
+		due[name] = time.Now().Add(d)
+		d += time.Millisecond // Update came before the clock was read here
+		if ts.Reset(timers[name], d) {
+			return
+		}
+		timers[name] = ts.Set(d, TimerFunc(func(x Timer) {
+			if time.Now().Before(due[name]) || ts.IsSet(x) || x != timers[name] || ts.Reset(x, 0) || ts.Stop(x) {
+				t.Errorf("%s fires early, or is set %v, or another one fires", name, ts.IsSet(x))
 			}
 			fired = append(fired, name)
-		}}
-		x.SetArg(name)
-		return x
+		}))
 	}
-	a, b, c := timer("a"), timer("b"), timer("c")
-	set := func(x *Timer, d time.Duration) {
-		ts.Update()
-		due[x.Arg().(string)] = time.Now().Add(d)
-		ts.Set(x, d+time.Millisecond) // Update came before the clock was read here
-	}
-	set(a, 30*time.Millisecond)
-	set(b, 10*time.Millisecond)
-	set(c, time.Millisecond)
-	set(a, 5*time.Millisecond)  // earlier
-	set(b, 40*time.Millisecond) // later
-	if !ts.Stop(c) || ts.Stop(c) || ts.Len() != 2 {
+	set("a", 30*time.Millisecond)
+	set("b", 10*time.Millisecond)
+	set("c", time.Millisecond)
+	set("a", 5*time.Millisecond)  // earlier
+	set("b", 40*time.Millisecond) // later
+	c := timers["c"]
+	if !ts.IsSet(c) || !ts.Stop(c) || ts.Stop(c) || ts.Reset(c, 0) || ts.IsSet(c) || ts.Len() != 2 {
 		t.Errorf("%d timers are set", ts.Len())
+	}
+	if ts.Stop(Timer{}) || ts.IsSet(Timer{}) || ts.Reset(Timer{}, 0) {
+		t.Error("the zero Timer is set")
 	}
 	for give := time.Now().Add(time.Minute); ts.Len() > 0; ts.Run() {
 		if time.Now().After(give) {
@@ -52,8 +54,9 @@ func TestTimersOfALoop(t *testing.T) {
 func TestTimerThatSetsItself(t *testing.T) {
 	ts := NewTimers()
 	n := 0
-	x := &Timer{Fire: func(x *Timer) { n++; ts.Set(x, 0) }}
-	ts.Set(x, 0)
+	var x TimerFunc
+	x = func(Timer) { n++; ts.Set(0, x) }
+	ts.Set(0, x)
 	for give := time.Now().Add(time.Minute); n < 3; {
 		if time.Now().After(give) {
 			t.Fatal("it does not fire")
@@ -64,20 +67,15 @@ func TestTimerThatSetsItself(t *testing.T) {
 	}
 }
 
-func TestTimerIsOneCacheLine(t *testing.T) {
-	if n := unsafe.Sizeof(Timer{}); unsafe.Sizeof(uintptr(0)) == 8 && n != 64 {
-		t.Errorf("%d octets", n)
-	}
-}
-
 func TestTimersDoNotAllocate(t *testing.T) {
 	ts := NewTimers()
-	x := &Timer{Fire: func(*Timer) {}}
+	var h TimerHandler = TimerFunc(func(Timer) {})
 	if n := testing.AllocsPerRun(1000, func() {
-		ts.Set(x, time.Hour)
-		ts.Set(x, 2*time.Hour)
+		x := ts.Set(time.Hour, h)
+		ts.Reset(x, 2*time.Hour)
+		ts.Reset(x, time.Minute)
 		ts.Stop(x)
-		ts.Set(x, 0)
+		ts.Set(0, h)
 		ts.Run()
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -1,6 +1,6 @@
 // Command aemtimer measures the timers of aem beside time.AfterFunc: a million of them set, moved, stopped, and fired at 500,000 a
-// second. Both run in each round, one after the other; what is printed are medians of the rounds, and of the ratios within the
-// rounds. Processor time is the process's. See docs/performance.md.
+// second. Both run in each round, one after the other, over the same times in the same order; what is printed are medians of the
+// rounds, and of the ratios within the rounds. Processor time is the process's. See docs/performance.md.
 //
 //	cd bench && go run ./aemtimer [-rounds 5] [-quick]
 package main
@@ -11,15 +11,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
-	"runtime/debug"
-	"sync/atomic"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
-	"midplane/aem"
 	"midplane/bench/internal/stat"
-	"midplane/internal/aem/hist"
 )
 
 var (
@@ -27,14 +22,25 @@ var (
 	quick  = flag.Bool("quick", false, "a tenth of the timers, fewer rounds: to see that it runs, not for numbers")
 )
 
-// measured is one round of one contender. Costs are processor time for one timer.
+// measured is one round of one contender. Costs are processor time for one timer, in ns.
 type measured struct {
-	set, reset, earlier, stop, fire float64 // ns
-	octets                          float64
-	p50, p99, most                  time.Duration // lateness
+	costs          map[string]float64
+	octets         float64
+	p50, p99, most time.Duration // lateness
 }
 
 const perSecond = 500_000
+
+// The operations, in the order in which they are done.
+const (
+	set     = "set"
+	later   = "reset, later"
+	back    = "reset, back to the time before"
+	earlier = "reset, earlier than ever"
+	again   = "reset, ever earlier, 8 times"
+	stop    = "stop"
+	fire    = "fire"
+)
 
 func main() {
 	flag.Parse()
@@ -42,39 +48,50 @@ func main() {
 	if *quick {
 		n, *rounds = n/10, min(*rounds, 2)
 	}
-	var std, own []measured
+	orders := []string{"in order of creation", "in random order"}
+	std, own := make([][]measured, 2), make([][]measured, 2)
+	var stdFire, ownFire []measured
 	for range *rounds {
-		std = append(std, standard(n))
-		own = append(own, wheel(n))
+		for k := range orders {
+			p := makePlan(n, k == 1)
+			std[k] = append(std[k], standard(p))
+			own[k] = append(own[k], wheel(p))
+		}
+		near := makeShots(n)
+		stdFire = append(stdFire, fireStandard(near))
+		ownFire = append(ownFire, fireWheel(near))
 	}
-	fmt.Printf("%s, %d processors; %d timers, fired at %d a second; %d rounds\n\n", runtime.Version(), runtime.NumCPU(), n, perSecond, *rounds)
+	fmt.Printf("%s, %d processors; %d timers; %d rounds; ns of processor time for one timer\n\n", runtime.Version(), runtime.NumCPU(), n, *rounds)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\ttime.AfterFunc\taem\tratio\tgoal")
-	for _, row := range []struct {
-		what string
-		f    func(measured) float64
-		unit string
-		goal float64 // the ratio that is wanted at least
-	}{
-		{"set", func(m measured) float64 { return m.set }, "ns", 5},
-		{"reset, later", func(m measured) float64 { return m.reset }, "ns", 5},
-		{"reset, earlier", func(m measured) float64 { return m.earlier }, "ns", 5},
-		// time.AfterFunc's Stop only marks; others take the timer out of the heap later.
-		{"stop", func(m measured) float64 { return m.stop }, "ns", 5},
-		{"fire", func(m measured) float64 { return m.fire }, "ns", 5},
-		{"memory", func(m measured) float64 { return m.octets }, "octets", 0},
-	} {
-		r := ratios(std, own, row.f)
-		goal := ""
-		if row.goal > 0 {
-			goal = verdict(r >= row.goal, fmt.Sprintf("at least %g times", row.goal))
-		}
-		fmt.Fprintf(w, "%s\t%.1f %s\t%.1f %s\t%.1f\t%s\n", row.what, stat.MedianOf(std, row.f), row.unit, stat.MedianOf(own, row.f), row.unit, r, goal)
+	row := func(a, b []measured, what, suffix string, f func(measured) float64) {
+		r := stat.Ratio(stat.Column(a, f), stat.Column(b, func(m measured) float64 { return max(f(m), 1e-9) }))
+		fmt.Fprintf(w, "%s%s\t%.1f\t%.1f\t%.1f\t%s\n", what, suffix, stat.MedianOf(a, f), stat.MedianOf(b, f), r, verdict(r >= 5, "at least 5 times"))
 	}
-	late := func(m measured) float64 { return m.p99.Seconds() * 1000 }
-	fmt.Fprintf(w, "lateness p50\t%.2f ms\t%.2f ms\n", stat.MedianOf(std, func(m measured) float64 { return m.p50.Seconds() * 1000 }), stat.MedianOf(own, func(m measured) float64 { return m.p50.Seconds() * 1000 }))
-	fmt.Fprintf(w, "lateness p99\t%.2f ms\t%.2f ms\t%.1f\t%s\n", stat.MedianOf(std, late), stat.MedianOf(own, late), ratios(std, own, late), verdict(stat.MedianOf(own, late) <= 5, "at most 5 ms"))
-	fmt.Fprintf(w, "longest\t%.2f ms\t%.2f ms\n", stat.MedianOf(std, func(m measured) float64 { return m.most.Seconds() * 1000 }), stat.MedianOf(own, func(m measured) float64 { return m.most.Seconds() * 1000 }))
+	for k, order := range orders {
+		for _, what := range []string{set, later, back, earlier, again, stop} {
+			row(std[k], own[k], what, ", "+order, func(m measured) float64 { return m.costs[what] })
+		}
+	}
+	row(stdFire, ownFire, fire, fmt.Sprintf(", at %d a second", perSecond), func(m measured) float64 { return m.costs[fire] })
+	octets := func(m measured) float64 { return m.octets }
+	fmt.Fprintf(w, "memory, octets\t%.1f\t%.1f\t%.1f\n", stat.MedianOf(std[0], octets), stat.MedianOf(own[0], octets), stat.MedianOf(std[0], octets)/stat.MedianOf(own[0], octets))
+	for _, l := range []struct {
+		what string
+		f    func(measured) time.Duration
+	}{
+		{"lateness p50, ms", func(m measured) time.Duration { return m.p50 }},
+		{"lateness p99, ms", func(m measured) time.Duration { return m.p99 }},
+		{"latest, ms", func(m measured) time.Duration { return m.most }},
+	} {
+		f := func(m measured) float64 { return l.f(m).Seconds() * 1000 }
+		a, b := stat.MedianOf(stdFire, f), stat.MedianOf(ownFire, f)
+		goal := ""
+		if l.what == "lateness p99, ms" {
+			goal = verdict(b <= 5, "at most 5 ms")
+		}
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.1f\t%s\n", l.what, a, b, a/b, goal)
+	}
 	w.Flush()
 }
 
@@ -85,144 +102,21 @@ func verdict(ok bool, want string) string {
 	return "MISS " + want
 }
 
-func ratios(a, b []measured, f func(measured) float64) float64 {
-	return stat.Ratio(stat.Column(a, f), stat.Column(b, func(m measured) float64 { return max(f(m), 1e-9) }))
+// plan is what both contenders do: how far away each timer is set, moved and so on, and in which order they are taken.
+type plan struct {
+	order []int
+	far   []time.Duration // of the timers in that order
 }
 
-// cpu returns the processor time of this process.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// cost returns the processor time of one of n operations in ns.
-func cost(n int, f func()) float64 {
-	before := cpu()
-	f()
-	return float64(cpu()-before) / float64(n)
-}
-
-func heap() float64 {
-	runtime.GC()
-	debug.FreeOSMemory()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return float64(m.HeapAlloc)
-}
-
-// times draws when timers are due, after a moment in which they are set.
-func times(n int) (far, near []time.Duration, span time.Duration) {
+func makePlan(n int, random bool) *plan {
 	r := rand.New(rand.NewPCG(1, 2))
-	span = time.Duration(float64(n) / perSecond * float64(time.Second))
-	for range n {
-		far = append(far, time.Minute+time.Duration(r.Int64N(int64(time.Minute))))
-		near = append(near, time.Duration(r.Int64N(int64(span))))
+	p := &plan{}
+	for i := range n {
+		p.order = append(p.order, i)
+		p.far = append(p.far, time.Minute+time.Duration(r.Int64N(int64(time.Minute))))
 	}
-	return far, near, span
-}
-
-func standard(n int) (m measured) {
-	far, near, _ := times(n)
-	timers := make([]*time.Timer, n)
-	before := heap()
-	nothing := func() {}
-	m.set = cost(n, func() {
-		for i, d := range far {
-			timers[i] = time.AfterFunc(d, nothing)
-		}
-	})
-	m.octets = (heap() - before) / float64(n)
-	m.reset = cost(n, func() {
-		for i, t := range timers {
-			t.Reset(far[i] + time.Minute)
-		}
-	})
-	m.earlier = cost(n, func() {
-		for i, t := range timers {
-			t.Reset(far[i])
-		}
-	})
-	m.stop = cost(n, func() {
-		for _, t := range timers {
-			t.Stop()
-		}
-	})
-	clear(timers)
-	var late atomicHist
-	var left atomic.Int64
-	left.Store(int64(n))
-	done := make(chan struct{})
-	start := time.Now().Add(2 * time.Second)
-	for _, d := range near {
-		at := start.Add(d)
-		time.AfterFunc(time.Until(at), func() {
-			late.add(time.Since(at))
-			if left.Add(-1) == 0 {
-				close(done)
-			}
-		})
+	if random {
+		r.Shuffle(n, func(i, j int) { p.order[i], p.order[j] = p.order[j], p.order[i] })
 	}
-	time.Sleep(time.Until(start))
-	m.fire = cost(n, func() { <-done })
-	h := late.hist()
-	m.p50, m.p99, m.most = h.Quantile(0.5), h.Quantile(0.99), h.Most
-	return m
-}
-
-func wheel(n int) (m measured) {
-	far, near, _ := times(n)
-	timers := make([]aem.Timer, n)
-	ts := aem.NewTimers()
-	before := heap()
-	m.set = cost(n, func() {
-		for i := range timers {
-			ts.Set(&timers[i], far[i])
-		}
-	})
-	m.octets = (heap()-before)/float64(n) + float64(n*sizeofTimer)/float64(n)
-	m.reset = cost(n, func() {
-		for i := range timers {
-			ts.Set(&timers[i], far[i]+time.Minute)
-		}
-	})
-	m.earlier = cost(n, func() {
-		for i := range timers {
-			ts.Set(&timers[i], far[i])
-		}
-	})
-	m.stop = cost(n, func() {
-		for i := range timers {
-			ts.Stop(&timers[i])
-		}
-	})
-	ts = aem.NewTimers()
-	var late hist.Hist
-	left := n
-	start := time.Now().Add(2 * time.Second)
-	fire := func(t *aem.Timer) {
-		late.Add(time.Since(t.Arg().(time.Time)))
-		left--
-	}
-	for i := range timers {
-		timers[i] = aem.Timer{Fire: fire}
-		timers[i].SetArg(start.Add(near[i]))
-	}
-	ts.Update()
-	lead := time.Until(start)
-	for i := range timers {
-		ts.Set(&timers[i], lead+near[i])
-	}
-	loop := func(until func() bool) {
-		for !until() {
-			if d := ts.Wait(); d > 0 {
-				time.Sleep(d)
-			}
-			ts.Run()
-		}
-	}
-	loop(func() bool { return time.Now().After(start.Add(-5 * time.Millisecond)) })
-	m.fire = cost(n, func() { loop(func() bool { return left == 0 }) })
-	m.p50, m.p99, m.most = late.Quantile(0.5), late.Quantile(0.99), late.Most
-	return m
+	return p
 }

@@ -2,9 +2,9 @@ package wheel
 
 import (
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"midplane/internal/mono"
 
@@ -14,64 +14,128 @@ import (
 const tick = time.Duration(1) << TickShift
 
 // slow is what a wheel does, by looking at every timer.
-type slow map[*Timer]mono.Time
-
-func (s slow) expired(now mono.Time) (due []*Timer) {
-	for t, at := range s {
-		if tickOf(at) <= int64(now)>>TickShift {
-			due = append(due, t)
-			delete(s, t)
-		}
-	}
-	return due
+type slow struct {
+	at  map[ID]mono.Time
+	key map[ID]int64 // the tick in whose turn it is handed out
 }
 
-func sortTimers(l []*Timer) {
-	slices.SortFunc(l, func(a, b *Timer) int { return a.Owner.(int) - b.Owner.(int) })
+func (s *slow) set(x ID, at, now mono.Time) {
+	s.at[x], s.key[x] = at, max(tickOf(at), int64(now)>>TickShift)
+}
+
+func (s *slow) stop(x ID) (was bool) {
+	_, was = s.at[x]
+	delete(s.at, x)
+	delete(s.key, x)
+	return was
+}
+
+func (s *slow) due(now mono.Time) (n int) {
+	for _, at := range s.at {
+		if tickOf(at) <= int64(now)>>TickShift {
+			n++
+		}
+	}
+	return n
 }
 
 func TestLikeReference(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := mono.Time(rapid.Int64Range(-1<<50, 1<<50).Draw(t, "origin"))
-		w, ref := New(now), slow{}
-		timers := make([]Timer, rapid.IntRange(1, 60).Draw(t, "timers"))
-		for i := range timers {
-			timers[i].Owner = i
-		}
+		w, ref := New(now), &slow{map[ID]mono.Time{}, map[ID]int64{}}
+		ids := []ID{{}} // all that there ever were
+		most := rapid.IntRange(1, 60).Draw(t, "timers")
 		distance := rapid.Custom(func(t *rapid.T) time.Duration {
-			return time.Duration(rapid.Int64Range(-2, 1<<rapid.IntRange(1, 56).Draw(t, "scale")).Draw(t, "distance"))
+			return time.Duration(rapid.Int64Range(-2, 1<<rapid.IntRange(1, 61).Draw(t, "scale")).Draw(t, "distance"))
 		})
+		// pick returns an ID, mostly one of the last few.
+		pick := func(t *rapid.T) ID {
+			from := 0
+			if rapid.IntRange(0, 3).Draw(t, "any") > 0 {
+				from = max(0, len(ids)-most)
+			}
+			return ids[rapid.IntRange(from, len(ids)-1).Draw(t, "timer")]
+		}
+		set := func(t *rapid.T) {
+			if len(ref.at) >= most {
+				return
+			}
+			at := now.Add(distance.Draw(t, "in"))
+			x := w.Set(at, len(ids))
+			for _, y := range ids {
+				if x == y {
+					t.Fatalf("ID %v comes twice", x)
+				}
+			}
+			ids = append(ids, x)
+			ref.set(x, at, now)
+		}
+		reset := func(t *rapid.T, x ID, at mono.Time) {
+			_, want := ref.at[x]
+			if got := w.Reset(x, at); got != want {
+				t.Fatalf("Reset says %v", got)
+			}
+			if want {
+				ref.set(x, at, now)
+			}
+		}
+		stop := func(t *rapid.T) {
+			x := pick(t)
+			want := ref.stop(x)
+			if got := w.Stop(x); got != want {
+				t.Fatalf("Stop says %v", got)
+			}
+		}
+		// drain takes what is due, and what handlers set for a time that has come.
+		drain := func(t *rapid.T) {
+			w.Advance(now)
+			last := int64(-1 << 62)
+			for left := 200; ; left-- {
+				x, owner, ok := w.Expired()
+				if !ok {
+					break
+				}
+				at, ok := ref.at[x]
+				switch {
+				case !ok:
+					t.Fatalf("a timer expired at %v that is not set", now)
+				case at > now || w.IsSet(x) || ids[owner.(int)] != x:
+					t.Fatalf("a timer for %v, set %v, of %v, expired at %v", at, w.IsSet(x), owner, now)
+				case ref.key[x] < last:
+					t.Fatalf("a timer of tick %d expired after one of tick %d", ref.key[x], last)
+				}
+				last = ref.key[x]
+				ref.stop(x)
+				if left > 0 && rapid.IntRange(0, 3).Draw(t, "in the handler") == 0 {
+					reset(t, x, now) // of no effect
+					set(t)
+					reset(t, pick(t), now.Add(distance.Draw(t, "in")))
+					stop(t)
+				}
+			}
+			if n := ref.due(now); n > 0 {
+				t.Fatalf("%d timers are due at %v and did not expire", n, now)
+			}
+		}
 		t.Repeat(map[string]func(*rapid.T){
-			"set": func(t *rapid.T) {
-				x := &timers[rapid.IntRange(0, len(timers)-1).Draw(t, "timer")]
-				at := now.Add(distance.Draw(t, "in"))
-				w.Set(x, at)
-				ref[x] = at
+			"set":   set,
+			"stop":  stop,
+			"reset": func(t *rapid.T) { reset(t, pick(t), now.Add(distance.Draw(t, "in"))) },
+			"reset by little": func(t *rapid.T) {
+				x := pick(t)
+				reset(t, x, ref.at[x].Add(time.Duration(rapid.Int64Range(-int64(time.Second), int64(time.Second)).Draw(t, "by"))))
 			},
-			"set again": func(t *rapid.T) {
-				x := &timers[rapid.IntRange(0, len(timers)-1).Draw(t, "timer")]
-				if old, ok := ref[x]; ok {
-					at := old.Add(time.Duration(rapid.Int64Range(-int64(time.Second), int64(time.Second)).Draw(t, "by")))
-					w.Set(x, at)
-					ref[x] = at
-				}
-			},
-			"stop": func(t *rapid.T) {
-				x := &timers[rapid.IntRange(0, len(timers)-1).Draw(t, "timer")]
-				_, want := ref[x]
-				if got := w.Stop(x); got != want {
-					t.Fatalf("Stop says %v", got)
-				}
-				delete(ref, x)
+			"stop and set": func(t *rapid.T) {
+				stop(t)
+				set(t)
 			},
 			"advance": func(t *rapid.T) {
-				now = now.Add(max(0, distance.Draw(t, "by")))
-				w.Advance(now)
-				check(t, w, ref, now)
+				now = now.Add(max(0, distance.Draw(t, "by")) / 4)
+				drain(t)
 			},
 			"to the deadline": func(t *rapid.T) {
 				d := w.Deadline()
-				if len(ref) == 0 {
+				if len(ref.at) == 0 {
 					if d != mono.Never {
 						t.Fatalf("deadline %v without timers", d)
 					}
@@ -80,56 +144,230 @@ func TestLikeReference(t *testing.T) {
 				if d < now-mono.Time(tick) {
 					t.Fatalf("deadline %v has passed at %v", d, now)
 				}
-				now = max(now, d)
-				w.Advance(now)
-				check(t, w, ref, now)
+				if d < mono.Never/2 {
+					now = max(now, d)
+				}
+				drain(t)
 			},
 			"": func(t *rapid.T) {
-				if w.Len() != len(ref) {
-					t.Fatalf("%d timers, want %d", w.Len(), len(ref))
+				if w.Len() != len(ref.at) {
+					t.Fatalf("%d timers, want %d", w.Len(), len(ref.at))
 				}
 				d := w.Deadline()
-				for x, at := range ref {
-					if !x.IsSet() || x.At() != at {
-						t.Fatalf("timer %d is set %v for %v, want %v", x.Owner, x.IsSet(), x.At(), at)
-					}
-					if first := mono.Time(tickOf(at) << TickShift); at < mono.Never-1<<TickShift && d > max(first, now) {
-						t.Fatalf("deadline %v is after timer %d at %v", d, x.Owner, first)
+				for _, x := range ids {
+					at, ok := w.At(x)
+					if want, set := ref.at[x]; ok != set || at != want || w.IsSet(x) != set {
+						t.Fatalf("timer %v is set %v for %v, want %v", x, ok, at, want)
 					}
 				}
+				for _, at := range ref.at {
+					if first := mono.Time(tickOf(at) << TickShift); at < mono.Never-1<<TickShift && d > max(first, now) {
+						t.Fatalf("deadline %v is after a timer at %v", d, first)
+					}
+				}
+				intact(t, w)
 			},
 		})
 	})
 }
 
-func check(t *rapid.T, w *Wheel, ref slow, now mono.Time) {
-	var got []*Timer
-	for x := w.Expired(); x != nil; x = w.Expired() {
-		if x.IsSet() || x.At() > now {
-			t.Fatalf("timer %d, due at %v, set %v, expired at %v", x.Owner, x.At(), x.IsSet(), now)
+type failer interface {
+	Fatalf(format string, args ...any)
+}
+
+// intact checks what the wheel keeps twice, and that every place is free, or has its entry.
+func intact(t failer, w *Wheel) {
+	entries := map[entry]int{}
+	full := 0
+	count := func(c *chunk, from, to int) {
+		for _, e := range c.entry[from:to] {
+			entries[e]++
 		}
-		got = append(got, x)
 	}
-	want := ref.expired(now)
-	sortTimers(got)
-	sortTimers(want)
-	if !slices.Equal(got, want) {
-		t.Fatalf("at %v expired %d timers, want %d", now, len(got), len(want))
+	for i := range w.slot {
+		s := &w.slot[i]
+		n, chunks := 0, 0
+		for c := s.head; c != nil; c = c.next {
+			from, to := 0, chunkLen
+			if c == s.head {
+				from = int(s.from)
+			}
+			if c == s.tail {
+				to = int(s.to)
+			} else {
+				full++
+			}
+			count(c, from, to)
+			n += to - from
+			chunks++
+		}
+		if n != s.len() || chunks != int(s.chunks) || (chunks > 0) != (w.filled[i/64]>>(i%64)&1 != 0) || (chunks == 0) != (s.tail == nil) {
+			t.Fatalf("slot %d has %d entries in %d chunks, counted as %d in %d", i, n, chunks, s.len(), s.chunks)
+		}
+	}
+	if full != w.full {
+		t.Fatalf("%d full chunks, counted as %d", full, w.full)
+	}
+	if w.now.chunk != nil {
+		count(w.now.chunk, w.now.from, w.now.to)
+	}
+	free := map[uint32]bool{}
+	for i := w.free; i != 0; i = uint32(w.pages[i/pageLen].at[i%pageLen]) {
+		if free[i] {
+			t.Fatalf("record %d is free twice", i)
+		}
+		free[i] = true
+	}
+	live := 0
+	for i := uint32(1); i < w.used; i++ {
+		p, k := w.pages[i/pageLen], i%pageLen
+		gone := free[i] || p.gen[k] == lastGen && p.entry[k] == 0
+		switch {
+		case gone && (p.gen[k]%2 != 0 || p.entry[k] != 0 || p.owner[k] != nil):
+			t.Fatalf("record %d is free and has generation %d, entry %d, owner %v", i, p.gen[k], p.entry[k], p.owner[k])
+		case !gone && entries[entry{p.entry[k], i}] == 0:
+			t.Fatalf("record %d has no entry %d", i, p.entry[k])
+		}
+		live += int(p.gen[k] & 1)
+	}
+	if live != w.live {
+		t.Fatalf("%d timers in the table, counted as %d", live, w.live)
+	}
+}
+
+// A program that sets, moves and stops timers for ever makes the wheel no larger than three times what it has set at most.
+func TestEntriesAreBounded(t *testing.T) {
+	const most = 5000
+	for name, do := range map[string]func(w *Wheel, x *ID, r *rand.Rand, i int){
+		"set and stop": func(w *Wheel, x *ID, r *rand.Rand, i int) {
+			w.Stop(*x)
+			*x = w.Set(mono.Time(r.Int64N(int64(time.Hour))), nil)
+		},
+		"ever earlier": func(w *Wheel, x *ID, r *rand.Rand, i int) {
+			if at := mono.Time(time.Hour*1000) - mono.Time(i)*mono.Time(tick); !w.Reset(*x, at) {
+				*x = w.Set(at, nil)
+			}
+		},
+		"one slot": func(w *Wheel, x *ID, r *rand.Rand, i int) {
+			if !w.Stop(*x) {
+				*x = w.Set(mono.Time(time.Hour), nil)
+			}
+		},
+		"due": func(w *Wheel, x *ID, r *rand.Rand, i int) {
+			if !w.Stop(*x) {
+				*x = w.Set(0, nil)
+			}
+		},
+	} {
+		for _, n := range []int{1, 100, most} {
+			r := rand.New(rand.NewPCG(1, 2))
+			timers := make([]ID, n)
+			w := New(0)
+			worst := 0
+			for i := range 400_000 {
+				do(w, &timers[r.IntN(n)], r, i)
+				worst = max(worst, w.full*chunkLen)
+			}
+			intact(t, w)
+			if limit := 3*n + 2*slack; worst > limit {
+				t.Errorf("%s: %d entries in full chunks with %d timers; want %d at most", name, worst, n, limit)
+			}
+			if limit := 4*n + 3*slack + (dueSlot+1)*chunkLen; int(w.used) > limit {
+				t.Errorf("%s: %d records for %d timers", name, w.used, n)
+			}
+		}
+	}
+}
+
+// What stopped timers leave goes without any more being set, a little at each tick.
+func TestSweepsWhileTimePasses(t *testing.T) {
+	const n = 1 << 18
+	timers := make([]ID, n)
+	w := New(0)
+	for i := range timers {
+		timers[i] = w.Set(mono.Time(time.Hour), nil)
+	}
+	for _, x := range timers {
+		w.Stop(x)
+	}
+	turns := 0
+	for ; w.Deadline() != mono.Never; turns++ {
+		w.Advance(w.Deadline())
+		if _, _, ok := w.Expired(); ok {
+			t.Fatal("a stopped timer expired")
+		}
+	}
+	intact(t, w)
+	if w.full*chunkLen > slack {
+		t.Errorf("%d chunks are left", w.full)
+	}
+	if most := n/(sweepsPerTick*chunkLen) + 2; turns > most {
+		t.Errorf("it took %d ticks, want %d at most", turns, most)
+	}
+}
+
+// An ID does not come again when the generations of its record are used up.
+func TestGenerationsEnd(t *testing.T) {
+	w := New(0)
+	x := w.Set(mono.Time(time.Second), 1)
+	w.Stop(x)
+	w.pages[0].gen[1] = lastGen - 2 // as after 2^31 timers
+	seen := map[ID]bool{x: true}
+	for i := range 10 {
+		now := mono.Time(i+1) * mono.Time(time.Minute)
+		x := w.Set(now, i)
+		if seen[x] || !w.IsSet(x) {
+			t.Fatalf("ID %v comes twice, or is not set", x)
+		}
+		seen[x] = true
+		if i%2 == 0 {
+			w.Stop(x)
+		}
+		w.Advance(now.Add(tick))
+		for _, owner, ok := w.Expired(); ok; _, owner, ok = w.Expired() {
+			if owner != i || i%2 == 0 {
+				t.Fatalf("timer %v expired in place of %d", owner, i)
+			}
+		}
+		intact(t, w)
+	}
+	if w.used != 3 {
+		t.Errorf("%d records were used, want one that is given up, and another", w.used-1)
+	}
+}
+
+// Ticks in the wheel are modulo 2^31: timers that are further away than that come when they are due.
+func TestFarAway(t *testing.T) {
+	w := New(0)
+	const n, apart = 100, 9 * 24 * time.Hour // to 2 years
+	for i := range n {
+		w.Set(mono.Time(i+1)*mono.Time(apart), i)
+	}
+	now := mono.Time(0)
+	for i := range n {
+		_, owner, ok := w.Expired()
+		for ; !ok; _, owner, ok = w.Expired() {
+			now = w.Deadline()
+			w.Advance(now)
+		}
+		if at := mono.Time(i+1) * mono.Time(apart); owner != i || now.Sub(at) > tick || now < at {
+			t.Fatalf("timer %v came at %v in place of %d at %v", owner, now, i, at)
+		}
 	}
 }
 
 // Waiting for a timer takes few wake-ups, however far away it is.
 func TestFewWakeUps(t *testing.T) {
 	for _, far := range []time.Duration{time.Millisecond, time.Second, time.Hour, 365 * 24 * time.Hour} {
-		var x Timer
 		w := New(0)
-		w.Set(&x, mono.Time(far))
+		w.Set(mono.Time(far), nil)
 		n := 0
-		for now := mono.Time(0); w.Expired() == nil; n++ {
+		for now := mono.Time(0); w.Len() > 0; n++ {
+			w.Expired()
 			now = max(now, w.Deadline())
 			w.Advance(now)
 		}
-		if n > 2*levels {
+		if most := levels * (2 + int(far/(12*24*time.Hour))); n > most {
 			t.Errorf("a timer in %v takes %d wake-ups", far, n)
 		}
 	}
@@ -139,19 +377,20 @@ func TestFewWakeUps(t *testing.T) {
 func TestNoBurst(t *testing.T) {
 	const n, span = 1_000_000, time.Minute
 	r := rand.New(rand.NewPCG(1, 2))
-	timers := make([]Timer, n)
+	at := make([]mono.Time, n)
 	w := New(0)
-	for i := range timers {
-		w.Set(&timers[i], mono.Time(r.Int64N(int64(span))))
+	for i := range at {
+		at[i] = mono.Time(r.Int64N(int64(span)))
+		w.Set(at[i], &at[i])
 	}
 	perTick := int(n / (span / tick))
 	worst, fired, late := 0, 0, time.Duration(0)
 	for now := mono.Time(0); w.Len() > 0; now = now.Add(tick) {
 		before := w.moved
 		w.Advance(now)
-		for x := w.Expired(); x != nil; x = w.Expired() {
+		for _, x, ok := w.Expired(); ok; _, x, ok = w.Expired() {
 			fired++
-			late = max(late, now.Sub(x.At()))
+			late = max(late, now.Sub(*x.(*mono.Time)))
 		}
 		worst = max(worst, w.moved-before)
 	}
@@ -166,47 +405,76 @@ func TestNoBurst(t *testing.T) {
 	}
 }
 
+// A timer takes a record of 32 octets and an entry of 8.
+func TestMemory(t *testing.T) {
+	const n, span = 1 << 20, 10 * time.Minute
+	r := rand.New(rand.NewPCG(1, 2))
+	w := New(0)
+	for range n {
+		w.Set(mono.Time(r.Int64N(int64(span))), nil)
+	}
+	chunks := w.full
+	for i := range w.slot {
+		chunks += int(min(w.slot[i].chunks, 1))
+	}
+	for c := w.spare; c != nil; c = c.next {
+		chunks++
+	}
+	size := uintptr(len(w.pages))*unsafe.Sizeof(page{}) + uintptr(cap(w.pages))*8 + uintptr(chunks)*unsafe.Sizeof(chunk{}) + unsafe.Sizeof(*w)
+	if each := float64(size) / n; each > 42 {
+		t.Errorf("%.1f octets a timer, want 42 at most", each)
+	}
+	if size := unsafe.Sizeof(*w); size > 52<<10 {
+		t.Errorf("a wheel without timers takes %d octets", size)
+	}
+}
+
 func TestNoAllocation(t *testing.T) {
 	w := New(0)
-	var x, y Timer
 	now := mono.Time(0)
+	for range 10 { // to a steady state
+		for i := range 1000 {
+			w.Stop(w.Set(now.Add(time.Duration(i)*time.Millisecond), nil))
+		}
+	}
+	var owner any = t
 	if n := testing.AllocsPerRun(1000, func() {
-		w.Set(&x, now.Add(time.Second))
-		w.Set(&x, now.Add(2*time.Second))
-		w.Set(&y, now.Add(time.Millisecond))
+		x := w.Set(now.Add(time.Second), owner)
+		w.Reset(x, now.Add(2*time.Second))
+		w.Reset(x, now.Add(time.Second/2))
+		y := w.Set(now.Add(time.Millisecond), owner)
 		now = now.Add(3 * time.Millisecond)
 		w.Advance(now)
-		if w.Expired() != &y {
+		if id, _, _ := w.Expired(); id != y {
 			t.Fatal("not due")
 		}
-		w.Stop(&x)
+		w.Stop(x)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
-// The arrays of a million timers are not walked in order of memory in any of these.
-func benchmark(b *testing.B, op func(w *Wheel, t *Timer, i int)) {
+func benchmark(b *testing.B, op func(w *Wheel, x *ID, i int)) {
 	const n = 1 << 20
 	r := rand.New(rand.NewPCG(1, 2))
-	timers := make([]Timer, n)
+	timers := make([]ID, n)
 	w := New(0)
 	for i := range timers {
-		w.Set(&timers[i], mono.Time(r.Int64N(int64(time.Minute))))
+		timers[i] = w.Set(mono.Time(time.Minute)+mono.Time(r.Int64N(int64(time.Minute))), nil)
 	}
 	for i := 0; b.Loop(); i++ {
 		op(w, &timers[i%n], i)
 	}
 }
 
-func BenchmarkSetLater(b *testing.B) {
-	benchmark(b, func(w *Wheel, t *Timer, i int) { w.Set(t, t.at+1000) })
+func BenchmarkResetLater(b *testing.B) {
+	benchmark(b, func(w *Wheel, x *ID, i int) { w.Reset(*x, mono.Time(time.Hour)+mono.Time(i)) })
 }
 
-func BenchmarkSetAnywhere(b *testing.B) {
-	benchmark(b, func(w *Wheel, t *Timer, i int) { w.Set(t, mono.Time(i%60000)*mono.Time(time.Millisecond)) })
+func BenchmarkResetAnywhere(b *testing.B) {
+	benchmark(b, func(w *Wheel, x *ID, i int) { w.Reset(*x, mono.Time(i%60000)*mono.Time(time.Millisecond)) })
 }
 
 func BenchmarkStopSet(b *testing.B) {
-	benchmark(b, func(w *Wheel, t *Timer, i int) { w.Stop(t); w.Set(t, t.at) })
+	benchmark(b, func(w *Wheel, x *ID, i int) { w.Stop(*x); *x = w.Set(mono.Time(time.Minute)+mono.Time(i), nil) })
 }
