@@ -7,7 +7,7 @@ import (
 	"midplane/internal/mono"
 )
 
-// TimerHandler is what a timer is for, usually the structure that the timer belongs to.
+// TimerHandler is what a timer is for, usually a pointer to the structure that the timer belongs to.
 type TimerHandler interface {
 	// Expired runs on the loop when the time of t has come. The timer is over then; another may be set, for the same handler.
 	Expired(t Timer)
@@ -26,8 +26,8 @@ type Timer struct{ id wheel.ID }
 // Timers are the timers of one loop: a hierarchical timing wheel with a resolution of 1.05 ms. A timer never fires early. Timers
 // fire in the order of their times, but those that are less than the resolution apart may fire in any order. All methods, and
 // what the timers fire, belong to the loop's goroutine. Nothing allocates but for the greatest number of timers that were set at
-// a time: about 41 octets for each. The handler of a timer that was stopped may be kept until the time that the timer had, but not
-// of more than about as many timers as are set, and 1,000.
+// a time: about 45 octets for each. The handler of a timer that was stopped may be kept until the time that the timer had, but of
+// no more than twice as many timers as are set, and what chunks of the wheel hold that are not full (up to 130,000).
 type Timers struct {
 	w   *wheel.Wheel
 	now mono.Time

@@ -1,7 +1,9 @@
 package wheel
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"time"
 	"unsafe"
@@ -212,7 +214,7 @@ func intact(t failer, w *Wheel) {
 		count(w.now.chunk, w.now.from, w.now.to)
 	}
 	free := map[uint32]bool{}
-	for i := w.free; i != 0; i = uint32(w.pages[i/pageLen].at[i%pageLen]) {
+	for i := w.free; i != 0; i = uint32(w.record(i).at) {
 		if free[i] {
 			t.Fatalf("record %d is free twice", i)
 		}
@@ -220,15 +222,15 @@ func intact(t failer, w *Wheel) {
 	}
 	live := 0
 	for i := uint32(1); i < w.used; i++ {
-		p, k := w.pages[i/pageLen], i%pageLen
-		gone := free[i] || p.gen[k] == lastGen && p.entry[k] == 0
+		r := w.record(i)
+		gone := free[i] || r.gen == lastGen && r.entry == 0
 		switch {
-		case gone && (p.gen[k]%2 != 0 || p.entry[k] != 0 || p.owner[k] != nil):
-			t.Fatalf("record %d is free and has generation %d, entry %d, owner %v", i, p.gen[k], p.entry[k], p.owner[k])
-		case !gone && entries[entry{p.entry[k], i}] == 0:
-			t.Fatalf("record %d has no entry %d", i, p.entry[k])
+		case gone && (r.gen%2 != 0 || r.entry != 0 || r.owner != nil):
+			t.Fatalf("record %d is free and has generation %d, entry %d, owner %v", i, r.gen, r.entry, r.owner)
+		case !gone && entries[entry{r.entry, i}] == 0:
+			t.Fatalf("record %d has no entry %d", i, r.entry)
 		}
-		live += int(p.gen[k] & 1)
+		live += int(r.gen & 1)
 	}
 	if live != w.live {
 		t.Fatalf("%d timers in the table, counted as %d", live, w.live)
@@ -311,7 +313,7 @@ func TestGenerationsEnd(t *testing.T) {
 	w := New(0)
 	x := w.Set(mono.Time(time.Second), 1)
 	w.Stop(x)
-	w.pages[0].gen[1] = lastGen - 2 // as after 2^31 timers
+	w.pages[0][1].gen = lastGen - 2 // as after 2^31 timers
 	seen := map[ID]bool{x: true}
 	for i := range 10 {
 		now := mono.Time(i+1) * mono.Time(time.Minute)
@@ -477,4 +479,31 @@ func BenchmarkResetAnywhere(b *testing.B) {
 
 func BenchmarkStopSet(b *testing.B) {
 	benchmark(b, func(w *Wheel, x *ID, i int) { w.Stop(*x); *x = w.Set(mono.Time(time.Minute)+mono.Time(i), nil) })
+}
+
+// TestOwners: whatever an owner is, it comes back as it was.
+func TestOwners(t *testing.T) {
+	type empty struct{}
+	var none *int
+	f := func() {}
+	owners := []any{nil, none, empty{}, &empty{}, 7, 1 << 40, "text", "", [3]int{1, 2, 3}, true, map[int]int(nil), (chan int)(nil), (func())(nil), f, new(int), []int{1}}
+	w := New(0)
+	ids := map[ID]int{}
+	for i, o := range owners {
+		ids[w.Set(mono.Time(5<<TickShift), o)] = i
+	}
+	w.Advance(mono.Time(6 << TickShift))
+	n := 0
+	for ; ; n++ {
+		id, o, ok := w.Expired()
+		if !ok {
+			break
+		}
+		if want := owners[ids[id]]; reflect.TypeOf(o) != reflect.TypeOf(want) || fmt.Sprint(o) != fmt.Sprint(want) {
+			t.Errorf("owner is %v, want %v", o, want)
+		}
+	}
+	if n != len(owners) {
+		t.Errorf("%d timers were due, want %d", n, len(owners))
+	}
 }
