@@ -212,3 +212,26 @@ func TestGuestCrash(t *testing.T) {
 	requireGuest(t)
 	testCrash(t, 6, backends)
 }
+
+// A crash between the file of a namespace and the namespace leaves the file: it is removed, or finished if the FIB is wanted.
+func TestIntegrationHalfASpace(t *testing.T) {
+	s := newSite(t, 0)
+	wanted, gone := FIB{ID: 10, Name: "red", Backend: Netns}, FIB{ID: 20, Name: "blue", Backend: Netns}
+	s.apply(t, wanted, gone)
+	if err := s.k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []FIB{wanted, gone} {
+		if err := syscall.Unmount(s.k.spacePath(f.Title()), syscall.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.open(t)
+	s.apply(t, wanted)
+	if out, err := run("nsenter", "--net="+s.k.spacePath(wanted.Title()), "ip", "link", "show", "up", "lo"); err != nil || !strings.Contains(out, "lo") {
+		t.Errorf("the FIB that is wanted: %v, %s", err, out)
+	}
+	if _, err := os.Lstat(s.k.spacePath(gone.Title())); !os.IsNotExist(err) {
+		t.Errorf("the file of the other is there: %v", err)
+	}
+}

@@ -45,6 +45,10 @@ func (k *Kernel) observe(n plan.Needs) (*plan.Kernel, error) {
 	for _, name := range n.Spaces {
 		s, err := k.space(name)
 		if errors.Is(err, fs.ErrNotExist) {
+			// A crash between the file and the namespace that it holds leaves the file, which is to be finished or removed.
+			if _, err := os.Lstat(k.spacePath(name)); err == nil {
+				o.Spaces[name] = map[string]plan.Link{}
+			}
 			continue
 		}
 		if err != nil {
@@ -81,7 +85,7 @@ func (k *Kernel) settings(paths []plan.Path, o *plan.Kernel) error {
 		bySpace[p.Space] = append(bySpace[p.Space], p.Name)
 	}
 	for name, l := range bySpace {
-		if name != "" && o.Spaces[name] == nil {
+		if name != "" && len(o.Spaces[name]) == 0 {
 			continue
 		}
 		s, err := k.space(name)

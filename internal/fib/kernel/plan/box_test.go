@@ -155,7 +155,7 @@ func (b *box) do(o Op) error {
 			l.Up = true
 			b.Spaces[o.Space]["lo"] = l
 		}
-		if b.Spaces[o.Space] == nil {
+		if len(b.Spaces[o.Space]) == 0 {
 			b.Spaces[o.Space] = map[string]Link{"lo": {Kind: "loopback", Up: true, Loopback: true}}
 			b.Settings[Path{o.Space, "net/ipv4/conf/all/forwarding"}], b.Settings[Path{o.Space, "net/ipv6/conf/all/forwarding"}] = "0", "0"
 		}

@@ -167,15 +167,23 @@ func TestOpsHaveWords(t *testing.T) {
 	}
 }
 
-// A namespace whose making was cut short is finished.
+// A namespace whose making was cut short is finished, or removed if it is not wanted any more. Of the first moment there is
+// its file only.
 func TestHalfASpace(t *testing.T) {
-	b := newBox()
-	b.Spaces["blue"] = map[string]Link{"lo": {Kind: "loopback", Loopback: true}}
-	fibs := []FIB{{ID: 10, Name: "blue", Backend: Netns}}
-	h := &host{box: b}
-	h.save(Record{FIBs: fibs, Spaces: []string{"blue"}})
-	h.converge(t, fibs, -1, false)
-	if l := b.Spaces["blue"]["lo"]; !l.Up {
-		t.Errorf("%+v", l)
+	for _, half := range []map[string]Link{{}, {"lo": {Kind: "loopback", Loopback: true}}} {
+		for _, wanted := range []bool{true, false} {
+			b := newBox()
+			b.Spaces["blue"] = half
+			fibs := []FIB{{ID: 10, Name: "blue", Backend: Netns}}
+			h := &host{box: b}
+			h.save(Record{FIBs: fibs, Spaces: []string{"blue"}})
+			if !wanted {
+				fibs = nil
+			}
+			h.converge(t, fibs, -1, false)
+			if links, there := b.Spaces["blue"]; there != wanted || links["lo"].Up != wanted {
+				t.Errorf("wanted: %v, there: %v, %+v", wanted, there, links)
+			}
+		}
 	}
 }
