@@ -26,7 +26,8 @@ func (g *guest) row(step, want, got string) {
 	mark := "ok  "
 	if want != got {
 		mark = "BAD "
-		g.t.Errorf("%s: %s: want %s", step, got, want)
+		log, _ := g.try("journalctl -b -o short-precise --no-pager -n 80 -u midplane-digsig -u midplane-digsig-guardian -u init.scope 2>&1")
+		g.t.Errorf("%s: %s: want %s\n%s", step, got, want, log)
 	}
 	line := fmt.Sprintf("%s%-46s %-22s %s", mark, step, want, got)
 	g.table = append(g.table, line)
@@ -162,8 +163,7 @@ func (g *guest) supervised() {
 	g.t.Helper()
 	const active = "until systemctl is-active -q midplane-digsig && midplane digsig status >/dev/null; do sleep 0.1; done; "
 	const main = "$(systemctl show -P MainPID midplane-digsig)"
-	g.does("an unsigned program is tried for ever", `
-( while [ ! -e /root/enough ]; do /opt/planted/static 2>/dev/null && echo RAN; done; echo tried ) > /root/bad 2>&1 & echo begun`, "begun")
+	g.attack()
 	g.does("supervisor killed ten times, at any moment", `
 for i in $(seq 10); do p=`+main+`; [ "$p" -gt 0 ] && kill -KILL $p; sleep 0.$((RANDOM % 10)); done; `+active+`/usr/bin/true && echo alive`, "alive")
 	g.does("supervisor killed after all marks were taken back", `
@@ -173,17 +173,31 @@ midplane digsig enforce --reload; kill -KILL `+main+`; `+active+`bash -c 'echo a
 	g.does("guardian and supervisor killed at once", "systemctl kill -s KILL midplane-digsig-guardian; kill -KILL "+main+"; "+active+`
 until systemctl is-active -q midplane-digsig-guardian; do sleep 0.1; done; bash -c 'echo alive'`, "alive")
 	g.does("restarted five times", "for i in 1 2 3 4 5; do systemctl restart midplane-digsig; done; "+active+"bash -c 'echo alive'", "alive")
-	g.does("nothing unsigned ran", `
-touch /root/enough; until grep -q tried /root/bad; do sleep 0.1; done; ! grep RAN /root/bad`, "")
+	g.attacked()
 	g.does("stopped: everything runs", "systemctl stop midplane-digsig; until /opt/planted/static; do sleep 0.1; done; echo ran", "ran")
 	g.does("started again: it does not", "systemctl start midplane-digsig && ! /opt/planted/static && /usr/bin/true && echo alive", "alive")
+}
+
+// attack executes an unsigned program again and again, until attacked.
+func (g *guest) attack() {
+	g.t.Helper()
+	g.does("an unsigned program is tried for ever", `
+rm -f /root/enough; ( while [ ! -e /root/enough ]; do /opt/planted/static 2>/dev/null && echo RAN; done; echo tried ) > /root/bad 2>&1 & echo begun`, "begun")
+}
+
+func (g *guest) attacked() {
+	g.t.Helper()
+	g.does("nothing unsigned ran", `
+touch /root/enough; until grep -q tried /root/bad; do sleep 0.1; done; ! grep RAN /root/bad`, "")
 }
 
 // upgraded replaces the enforcer's program by a newer signed one.
 func (g *guest) upgraded() {
 	g.t.Helper()
+	g.attack()
 	g.does("a new version is put in place", "mv /root/midplane.new /usr/bin/midplane", "")
 	g.does("the service starts anew", "systemctl restart midplane-digsig-guardian midplane-digsig && systemctl is-active midplane-digsig", "active")
+	g.attacked()
 	g.does("the worker too", "[ /proc/$("+worker+")/exe -ef /usr/bin/midplane ] && echo new", "new")
 	g.does("the new version enforces", `p=$(systemctl show -P MainPID midplane-digsig) && [ /proc/$p/exe -ef /usr/bin/midplane ] && midplane digsig verify -v /usr/bin/midplane && ! /opt/planted/static`, "not permitted")
 	g.does("signed programs run", "/usr/bin/true && hello", "Hello")

@@ -115,9 +115,17 @@ func (s *supervisor) unguard() {
 	}
 }
 
+// often is how often a supervisor looks for a guardian. One that stands in for systemd's own looks soon, as that one waits for it.
+func (s *supervisor) often() time.Duration {
+	if s.main || s.guard.fd >= 0 {
+		return time.Second
+	}
+	return 100 * time.Millisecond
+}
+
 // reguard finds a guardian that was started anew.
 func (s *supervisor) reguard() error {
-	if s.guard.fd >= 0 || time.Since(s.asked) < time.Second {
+	if s.guard.fd >= 0 || time.Since(s.asked) < s.often() {
 		return nil
 	}
 	s.asked = time.Now()

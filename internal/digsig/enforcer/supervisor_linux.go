@@ -78,12 +78,9 @@ func Run(ctx context.Context, cfg Config) error {
 	s := &supervisor{cfg: cfg, mode: glass, log: cfg.Logger, held: map[uint64]int{}, buf: make([]byte, maxMessage), notify: newNotifier(), main: true}
 	s.info = Supervisor{PID: os.Getpid(), Guardian: "worker"}
 	s.stored = s.notify.stored()
-	var h *inheritance
-	if s.guard, h, err = greet(cfg.Guardian, true); err != nil {
-		return fmt.Errorf("guardian %s: %w", cfg.Guardian, err)
-	}
-	if s.guard.fd >= 0 {
-		s.info.Guardian = "guardian"
+	h, err := s.begin()
+	if err != nil {
+		return err
 	}
 	if h != nil {
 		s.inherit(h)
@@ -91,10 +88,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s.first = true
 	if s.groups, err = openGroups(); err != nil {
-		return err
-	}
-	if s.control, err = listen(cfg.Socket); err != nil {
-		s.closeGroups()
+		unix.Close(s.control)
 		return err
 	}
 	s.stored = false
@@ -108,6 +102,27 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s.keep()
 	return s.run(ctx)
+}
+
+// begin makes the guardian this supervisor's and returns what it kept, or, where nothing is enforced, has the control socket.
+// When the guardian was restarted with the unit, it is told of the worker by another supervisor, in a moment.
+func (s *supervisor) begin() (h *inheritance, err error) {
+	for deadline := time.Now().Add(2 * guardPatience); ; time.Sleep(50 * time.Millisecond) {
+		if s.guard, h, err = greet(s.cfg.Guardian, true); err != nil {
+			return nil, fmt.Errorf("guardian %s: %w", s.cfg.Guardian, err)
+		}
+		if s.info.Guardian = "worker"; s.guard.fd >= 0 {
+			s.info.Guardian = "guardian"
+		}
+		if h != nil {
+			return h, nil
+		}
+		s.control, err = listen(s.cfg.Socket)
+		if !s.stored || !errors.Is(err, errThere) || time.Now().After(deadline) {
+			return nil, err
+		}
+		s.unguard()
+	}
 }
 
 // openGroups makes the groups.
@@ -191,7 +206,9 @@ func (s *supervisor) run(ctx context.Context) error {
 			how = asked
 			return nil
 		case ctx.Err() != nil:
-			if how = asked; s.stored && s.guard.fd >= 0 && !s.first {
+			// Also when the guardian is being restarted just now: the worker starts a supervisor that waits for it, and for
+			// the end of the unit.
+			if how = asked; s.stored && s.info.Guardian == "guardian" && !s.first {
 				how = left
 			}
 			return nil
@@ -274,7 +291,7 @@ func (s *supervisor) watch(ctx context.Context, wake int) (end bool, err error) 
 			s.why = fmt.Sprintf("silent for %v", patience)
 			return false, s.bury()
 		}
-		ms := int(min(left, time.Second)/time.Millisecond) + 1
+		ms := int(min(left, s.often())/time.Millisecond) + 1
 		if _, err := unix.Poll(p, ms); err != nil && !errors.Is(err, unix.EINTR) {
 			return false, os.NewSyscallError("poll", err)
 		}
