@@ -56,11 +56,20 @@ func NewVM(t testing.TB, c VMConfig) *VM {
 	return v
 }
 
-// Boot starts a VM that was killed or shut down. Its disks are as they were left.
+// Boot starts a VM that was killed or shut down. Its disks are as they were left. The emulator now and then runs code that the
+// kernel is patching on another processor, and the kernel panics within seconds: then it is tried again, which is logged.
 func (v *VM) Boot() {
 	v.t.Helper()
-	if err := v.boot(); err != nil {
-		v.t.Fatalf("lab: boot of %s: %v", v.Name, err)
+	for try := 1; ; try++ {
+		err := v.boot()
+		if err == nil {
+			return
+		}
+		if try == 3 || !strings.Contains(v.Console(), "Kernel panic - not syncing") {
+			v.t.Fatalf("lab: boot of %s: %v", v.Name, err)
+		}
+		v.t.Logf("lab: boot %d of %s: %v; console:\n%s", try, v.Name, err, tail(v.Console()))
+		v.Kill()
 	}
 }
 
