@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	. "midplane/internal/digsig/enforcer/enforcetest"
+	"midplane/internal/lab"
 )
 
 // assault executes a program again and again until the returned function is called, which says how often it was tried and
@@ -282,33 +282,13 @@ func TestIntegrationNoLeaseOnImmutable(t *testing.T) {
 				t.Errorf("%s: %+v", p, o)
 			}
 		}
-		if got, want := leases(t, p), p == other; got != want {
+		if got, want := lab.Leased(t, p), p == other; got != want {
 			t.Errorf("%s has a lease: %v, want %v", p, got, want)
 		}
 	}
 	if s := r.Status().Stats.Gate; s.Verified != 2 || s.Requests > 8 {
 		t.Errorf("there are no marks: %+v", s)
 	}
-}
-
-// leases says whether a file has a lease.
-func leases(t *testing.T, path string) bool {
-	t.Helper()
-	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := fmt.Sprintf(" %02x:%02x:%d ", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
-	for line := range strings.Lines(string(b)) {
-		if strings.Contains(line, "LEASE") && strings.Contains(line, file) {
-			return true
-		}
-	}
-	return false
 }
 
 // A program that somebody writes to is busy, as without an enforcer, where the kernel can say so (Linux 6.14).

@@ -131,7 +131,7 @@ func TestIntegrationEnforcer(t *testing.T) {
 		g.must(errors.Join(err, f.Close()))
 		g.want("changed", "/run/t/hello", false)
 
-		if leased(t, "/mnt/prog/hello") || !leased(t, "/mnt/late/hello") {
+		if lab.Leased(t, "/mnt/prog/hello") || !lab.Leased(t, "/mnt/late/hello") {
 			t.Error("a file with fs-verity has a lease, or one without has none")
 		}
 		g.overlays()
@@ -354,26 +354,6 @@ func (g *guest) overlays() {
 	}
 	g.must(unix.Unmount(dir+"/root", 0))
 	g.must(unix.Unmount(dir+"/verity", 0))
-}
-
-// leased says whether a file has a lease.
-func leased(t *testing.T, path string) bool {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := fmt.Sprintf(" %02x:%02x:%d ", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
-	for line := range strings.Lines(string(b)) {
-		if strings.Contains(line, "LEASE") && strings.Contains(line, file) {
-			return true
-		}
-	}
-	return false
 }
 
 // memfd runs a signed program from a memfd.
