@@ -24,6 +24,22 @@ var lines = []string{
 	`{"event":{"seq":5,"time":"2026-11-26T08:00:04Z","type":"lost","count":9,"prev":"0000000000000000000000000000000000000000000000000000000000000000"}}`,
 }
 
+// newLoop makes a loop that ends after the test.
+func newLoop(t *testing.T) *aem.Loop {
+	t.Helper()
+	ex, err := aem.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ex.Close() })
+	l, err := aem.NewLoop(ex, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
 // Denials come as events, other records do not; an enforcer that goes and comes back is found again.
 func TestDenials(t *testing.T) {
 	dir, err := os.MkdirTemp("", "aem")
@@ -52,17 +68,8 @@ func TestDenials(t *testing.T) {
 			c.Close()
 		}
 	}()
-	ex, err := aem.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ex.Close()
-	l, err := aem.NewLoop(ex, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	inline, err := ex.Class("in order", aem.ClassConfig{Inline: true})
+	l := newLoop(t)
+	inline, err := l.Executor().Class("in order", aem.ClassConfig{Inline: true})
 	if err != nil {
 		t.Fatal(err)
 	}

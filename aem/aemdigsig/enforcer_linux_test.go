@@ -22,16 +22,7 @@ func TestIntegrationDenials(t *testing.T) {
 	bad := Put(t, hello, filepath.Join(dir, "bad"))
 	r.Start()
 
-	ex, err := aem.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ex.Close()
-	l, err := aem.NewLoop(ex, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := newLoop(t)
 	got := make(chan aemdigsig.Denial, 1000)
 	e, err := aem.Register(l, aemdigsig.Denials(r.Config.Socket), func(_ *aem.Ctx, d aemdigsig.Denial) { got <- d }, aem.EventConfig{KeepAlive: true})
 	if err != nil {

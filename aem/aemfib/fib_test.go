@@ -10,6 +10,22 @@ import (
 	"midplane/fib"
 )
 
+// newLoop makes a loop that ends after the test.
+func newLoop(t *testing.T) *aem.Loop {
+	t.Helper()
+	ex, err := aem.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ex.Close() })
+	l, err := aem.NewLoop(ex, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
 func TestChanges(t *testing.T) {
 	must := func(err error) {
 		t.Helper()
@@ -17,12 +33,7 @@ func TestChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ex, err := aem.New(nil)
-	must(err)
-	defer ex.Close()
-	l, err := aem.NewLoop(ex, nil)
-	must(err)
-	defer l.Close()
+	l := newLoop(t)
 	var set fib.Set
 	defer set.Close()
 	blue, err := set.Create(10, "blue")

@@ -22,12 +22,7 @@ func TestRoutes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ex, err := aem.New(nil)
-		must(err)
-		defer ex.Close()
-		l, err := aem.NewLoop(ex, nil)
-		must(err)
-		defer l.Close()
+		l := newLoop(t)
 		var set fib.Set
 		defer set.Close()
 		blue, err := set.Create(10, "blue")
@@ -73,7 +68,7 @@ func TestRoutes(t *testing.T) {
 				}
 			}
 		}
-		one, err := ex.Class("routes", aem.ClassConfig{Workers: 1, Queue: 1 << 16})
+		one, err := l.Executor().Class("routes", aem.ClassConfig{Workers: 1, Queue: 1 << 16})
 		must(err)
 		ended := make(chan error, 1)
 		cfg := aem.EventConfig{Class: one, Deadline: aem.NoDeadline, Pending: queue, OnError: func(err error) { ended <- err }}
