@@ -15,9 +15,9 @@ const (
 	levels     = 4
 	dueSlot    = levels * perLevel // of what was set when its slot was over
 
-	// horizon is how many ticks an entry is ahead at most, 13 days. A timer that is further away has one there, which then
+	// horizon is how many ticks an entry is ahead at most, 6.5 days. A timer that is further away has one there, which then
 	// moves on.
-	horizon = 1<<30 - 1
+	horizon = 1<<29 - 1
 
 	// quota is how many entries one tick moves at least to a finer level, as long as there are some.
 	quota = 64
@@ -30,11 +30,16 @@ const (
 
 // entry is a point in time at which a record is looked at.
 type entry struct {
-	when  uint32 // the tick, modulo 2^31, times 2, plus 1
+	when  uint32 // the tick, modulo 2^30, times whenStep, plus 1, plus whenTwin or not
 	index uint32
 }
 
-func whenOf(tick int64) uint32 { return uint32(tick)<<1 | 1 }
+const (
+	whenTwin = 2
+	whenStep = 4
+)
+
+func whenOf(tick int64) uint32 { return uint32(tick)*whenStep | 1 }
 
 const (
 	chunkLen  = 63 // makes a chunk 512 octets
@@ -162,29 +167,6 @@ func (w *slots) pending() bool {
 	return w.now.from < w.now.to || w.tick < w.until || w.slot[dueSlot].chunks > 0 || w.slot[w.tick&slotMask].chunks > 0
 }
 
-// load takes the next chunk of entries that are due as now; false when there is none until later.
-func (w *slots) load() bool {
-	if w.now.chunk != nil {
-		w.recycle(w.now.chunk)
-		w.now = span{}
-	}
-	for {
-		i := int(w.tick & slotMask)
-		if w.slot[dueSlot].chunks > 0 {
-			i = dueSlot
-		}
-		switch {
-		case w.slot[i].chunks > 0:
-			w.now.chunk, w.now.from, w.now.to = w.detach(i)
-			return true
-		case w.tick >= w.until:
-			return false
-		default:
-			w.step(min(w.until, w.skip()))
-		}
-	}
-}
-
 // skip returns the next tick at which there is something to do: a slot of the finest level, or entries to be moved.
 func (w *slots) skip() int64 {
 	if w.filling() {
@@ -286,7 +268,7 @@ func (w *slots) pour(i, limit int) {
 // refine puts an entry into the finest level whose window that passes now, or the next one, has its tick.
 func (w *slots) refine(e entry) {
 	now := w.tick
-	at := now + int64(int32(e.when-whenOf(now)))>>1
+	at := now + int64(int32(e.when-whenOf(now))>>2)
 	if at <= now {
 		w.push(dueSlot, e)
 		return

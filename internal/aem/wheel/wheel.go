@@ -3,9 +3,11 @@
 //
 // A timer is a record in a table, and what lies in the slots of the wheel are entries of eight octets, which name a record and
 // a tick. Entries are appended to a slot and never taken out of the middle of one: who stops or moves a timer changes its
-// record, and the entry finds out when its slot comes up. So setting a timer is one append, moving it to an earlier time one more,
-// and stopping it or moving it to a later time a write; none of them looks at another timer. Entries that lead nowhere are swept
-// out little by little when there are more of them than timers.
+// record, and the entry finds out when its slot comes up. So setting a timer is one append, and stopping it or moving it to a later
+// time a write; none of them looks at another timer. Moving it to an earlier time than that of its entry takes another entry. If that
+// time is still far, it is enough to note that the record is to be looked at: a bit, that of a thousand such moves as well, and the
+// entry follows when time has passed a little. Entries that lead nowhere are swept out little by little when there are more of
+// them than timers.
 //
 // Entries that are far away move to finer levels little by little as well, while the time before theirs passes, so that no
 // advance moves a whole slot of a coarse level at once; records are not touched by it. The wheel is a core: it is told the
@@ -14,6 +16,7 @@ package wheel
 
 import (
 	"math"
+	"math/bits"
 
 	"midplane/internal/mono"
 )
@@ -37,9 +40,12 @@ const (
 type record struct {
 	at    mono.Time // when it is due; of a free record the index of the next one
 	gen   uint32    // odd, that of the ID, while the timer is set
-	entry uint32    // the tick of its latest entry, as in entry.when; 0 when it has none
+	entry uint32    // entry.when of its latest entry; 0 when it has none
 	owner any
 }
+
+// covered reports whether the entry of a record, which has one, comes up at a tick or before it.
+func (r *record) covered(when uint32) bool { return int32(r.entry-when) < whenStep }
 
 type page [pageLen]record
 
@@ -54,12 +60,14 @@ type Wheel struct {
 	peeked  byte   // keeps what touch reads
 
 	slots
+	moves moves
 }
 
 // New makes a wheel whose time begins at now.
 func New(now mono.Time) *Wheel {
 	w := &Wheel{used: 1, pages: []*page{new(page)}}
 	w.pages[0][0].gen = lastGen
+	w.moves.grow()
 	w.slots.init(int64(now) >> TickShift)
 	return w
 }
@@ -114,6 +122,7 @@ func (w *Wheel) take() uint32 {
 	}
 	if i%pageLen == 0 {
 		w.pages = append(w.pages, new(page))
+		w.moves.grow()
 	}
 	w.used++
 	return i
@@ -140,7 +149,12 @@ func (w *Wheel) Reset(id ID, at mono.Time) bool {
 	old := r.at
 	r.at = at
 	if at < old { // otherwise the entry comes up before that, and moves on
-		w.schedule(id.index, r)
+		switch tick := int64(at) >> TickShift; {
+		case uint64(tick-w.tick-near) >= horizon-near: // ticks that are further away do not compare
+			w.schedule(id.index, r)
+		case !r.covered(whenOf(tick)):
+			w.moves.add(id.index, w.tick)
+		}
 	}
 	return true
 }
@@ -164,7 +178,7 @@ func (w *Wheel) Stop(id ID) bool {
 func (w *Wheel) schedule(i uint32, r *record) {
 	d := max(0, min(tickOf(r.at)-w.tick, horizon))
 	when := whenOf(w.tick + d)
-	if r.entry != 0 && int32(r.entry-when) <= 0 {
+	if r.entry != 0 && r.covered(when) {
 		return
 	}
 	r.entry = when
@@ -202,6 +216,9 @@ func (w *Wheel) sweepChunk() {
 		case r.gen%2 == 0: // stopped
 			w.leave(r, e.index)
 		default:
+			// Another name for it, by which a second entry of the same tick that is still about leads nowhere.
+			e.when ^= whenTwin
+			r.entry = e.when
 			w.push(i, e)
 		}
 	}
@@ -277,5 +294,48 @@ func (w *Wheel) Deadline() mono.Time {
 	case w.live == 0:
 		return mono.Never
 	}
-	return mono.Time(w.skip() << TickShift)
+	return mono.Time(w.next() << TickShift)
+}
+
+// next returns the next tick at which there is something to do.
+func (w *Wheel) next() int64 { return min(w.skip(), w.moves.next(w.tick)) }
+
+// load takes the next chunk of entries that are due as now; false when there is none until later.
+func (w *Wheel) load() bool {
+	if w.now.chunk != nil {
+		w.recycle(w.now.chunk)
+		w.now = span{}
+	}
+	for {
+		i := int(w.tick & slotMask)
+		if w.slot[dueSlot].chunks > 0 {
+			i = dueSlot
+		}
+		switch {
+		case w.slot[i].chunks > 0:
+			w.now.chunk, w.now.from, w.now.to = w.detach(i)
+			return true
+		case w.tick >= w.until:
+			return false
+		default:
+			w.step(min(w.until, w.next()))
+			w.follow()
+		}
+	}
+}
+
+// follow gives records that were moved the entries that they lack, of as many as are to be looked at in this tick.
+func (w *Wheel) follow() {
+	m := &w.moves
+	words := m.share(w.tick)
+	for n := 0; m.queued > 0 && (words > 0 || n < quota && m.from <= w.tick); words-- {
+		first, marks := m.take()
+		n += bits.OnesCount64(marks)
+		for ; marks != 0; marks &= marks - 1 {
+			i := first + uint32(bits.TrailingZeros64(marks))
+			if r := w.record(i); r.gen%2 != 0 {
+				w.schedule(i, r)
+			}
+		}
+	}
 }

@@ -369,7 +369,7 @@ func TestFewWakeUps(t *testing.T) {
 			now = max(now, w.Deadline())
 			w.Advance(now)
 		}
-		if most := levels * (2 + int(far/(12*24*time.Hour))); n > most {
+		if most := levels * (2 + int(far/(6*24*time.Hour))); n > most {
 			t.Errorf("a timer in %v takes %d wake-ups", far, n)
 		}
 	}
