@@ -4,10 +4,10 @@
 // A timer is a record in a table, and what lies in the slots of the wheel are entries of eight octets, which name a record and
 // a tick. Entries are appended to a slot and never taken out of the middle of one: who stops or moves a timer changes its
 // record, and the entry finds out when its slot comes up. So setting a timer is one append, and stopping it or moving it to a later
-// time a write; none of them looks at another timer. Moving it to an earlier time than that of its entry takes another entry. If that
-// time is still far, it is enough to note that the record is to be looked at: a bit, that of a thousand such moves as well, and the
-// entry follows when time has passed a little. Entries that lead nowhere are swept out little by little when there are more of
-// them than timers.
+// time a write; none of them looks at another timer. A timer that moves to a time before that of its entry needs another entry. It
+// is marked, which is a write more, and gets the entry later: before the next tick, or, when its new time is still far, some hundred
+// ticks later together with others. Entries that lead nowhere are swept out little by little when there are more of them than
+// timers.
 //
 // Entries that are far away move to finer levels little by little as well, while the time before theirs passes, so that no
 // advance moves a whole slot of a coarse level at once; records are not touched by it. The wheel is a core: it is told the
@@ -16,7 +16,6 @@ package wheel
 
 import (
 	"math"
-	"math/bits"
 
 	"midplane/internal/mono"
 )
@@ -45,14 +44,20 @@ type record struct {
 }
 
 // covered reports whether the entry of a record, which has one, comes up at a tick or before it.
-func (r *record) covered(when uint32) bool { return int32(r.entry-when) < whenStep }
+func (r *record) covered(tick int64) bool { return int32(r.entry-uint32(tick)*whenStep) < whenStep }
 
 type page [pageLen]record
+
+// leaf is a page, and which of its records are to be looked at.
+type leaf struct {
+	records   *page
+	near, far moved
+}
 
 // Wheel holds timers. Make one with New. It grows with the greatest number of timers that are set at a time, and does not
 // shrink.
 type Wheel struct {
-	pages   []*page
+	pages   []leaf
 	live    int // timers that are set
 	free    uint32
 	used    uint32 // records that were ever used; the first is for the zero ID and never is
@@ -60,14 +65,14 @@ type Wheel struct {
 	peeked  byte   // keeps what touch reads
 
 	slots
-	moves moves
+	near nearMoves
+	far  farMoves
 }
 
 // New makes a wheel whose time begins at now.
 func New(now mono.Time) *Wheel {
-	w := &Wheel{used: 1, pages: []*page{new(page)}}
-	w.pages[0][0].gen = lastGen
-	w.moves.grow()
+	w := &Wheel{used: 1, pages: []leaf{{records: new(page)}}}
+	w.record(0).gen = lastGen
 	w.slots.init(int64(now) >> TickShift)
 	return w
 }
@@ -76,12 +81,12 @@ func New(now mono.Time) *Wheel {
 func (w *Wheel) Len() int { return w.live }
 
 // record returns that of a place.
-func (w *Wheel) record(i uint32) *record { return &w.pages[i/pageLen][i%pageLen] }
+func (w *Wheel) record(i uint32) *record { return &w.pages[i/pageLen].records[i%pageLen] }
 
 // IsSet reports whether a timer is set: neither stopped nor handed out.
 func (w *Wheel) IsSet(id ID) bool {
 	i := int(id.index / pageLen)
-	return i < len(w.pages) && w.pages[i][id.index%pageLen].gen == id.gen
+	return i < len(w.pages) && w.pages[i].records[id.index%pageLen].gen == id.gen
 }
 
 // At returns when a timer is due; ok is false when it is not set.
@@ -121,8 +126,7 @@ func (w *Wheel) take() uint32 {
 		panic("wheel: 2^32 timers")
 	}
 	if i%pageLen == 0 {
-		w.pages = append(w.pages, new(page))
-		w.moves.grow()
+		w.pages = append(w.pages, leaf{records: new(page)})
 	}
 	w.used++
 	return i
@@ -142,20 +146,35 @@ func (w *Wheel) Reset(id ID, at mono.Time) bool {
 	if i >= len(w.pages) {
 		return false
 	}
-	r := &w.pages[i][id.index%pageLen]
+	p := &w.pages[i]
+	r := &p.records[id.index%pageLen]
 	if r.gen != id.gen {
 		return false
 	}
 	old := r.at
 	r.at = at
-	if at < old { // otherwise the entry comes up before that, and moves on
-		switch tick := int64(at) >> TickShift; {
-		case uint64(tick-w.tick-near) >= horizon-near: // ticks that are further away do not compare
-			w.schedule(id.index, r)
-		case !r.covered(whenOf(tick)):
-			w.moves.add(id.index, w.tick)
+	if at >= old {
+		return true // the entry comes up before that, and moves on
+	}
+	mark := uint64(1) << (id.index / markLen % 64)
+	tick := int64(at+(1<<TickShift-1)) >> TickShift
+	ahead := tick - w.tick
+	if uint64(ahead) < horizon { // otherwise ticks do not compare
+		if r.covered(tick) {
+			return true
+		}
+		if ahead >= farAway {
+			if p.far.marks == 0 {
+				w.far.add(&p.far, i, w.tick)
+			}
+			p.far.marks |= mark
+			return true
 		}
 	}
+	if p.near.marks == 0 {
+		w.near.add(&p.near, i)
+	}
+	p.near.marks |= mark
 	return true
 }
 
@@ -165,7 +184,7 @@ func (w *Wheel) Stop(id ID) bool {
 	if i >= len(w.pages) {
 		return false
 	}
-	if r := &w.pages[i][id.index%pageLen]; r.gen == id.gen {
+	if r := &w.pages[i].records[id.index%pageLen]; r.gen == id.gen {
 		r.gen++
 		w.live--
 		w.stopped = id.index
@@ -177,10 +196,10 @@ func (w *Wheel) Stop(id ID) bool {
 // schedule sees to it that the entry of a timer comes up when it is due or before that.
 func (w *Wheel) schedule(i uint32, r *record) {
 	d := max(0, min(tickOf(r.at)-w.tick, horizon))
-	when := whenOf(w.tick + d)
-	if r.entry != 0 && r.covered(when) {
+	if r.entry != 0 && r.covered(w.tick+d) {
 		return
 	}
+	when := whenOf(w.tick + d)
 	r.entry = when
 	k := w.slotOf(d)
 	s := &w.slot[k]
@@ -286,6 +305,7 @@ func (w *Wheel) touch() {
 // Deadline returns when Advance has something to do next, mono.Never when no timer is set and nothing is to be swept out. That
 // can be earlier than the first timer is due.
 func (w *Wheel) Deadline() mono.Time {
+	w.followNear()
 	switch {
 	case w.live > 0 && w.pending():
 		return mono.Time(w.until << TickShift) // there is something for Expired
@@ -298,7 +318,7 @@ func (w *Wheel) Deadline() mono.Time {
 }
 
 // next returns the next tick at which there is something to do.
-func (w *Wheel) next() int64 { return min(w.skip(), w.moves.next(w.tick)) }
+func (w *Wheel) next() int64 { return min(w.skip(), w.far.next(w.tick)) }
 
 // load takes the next chunk of entries that are due as now; false when there is none until later.
 func (w *Wheel) load() bool {
@@ -307,6 +327,7 @@ func (w *Wheel) load() bool {
 		w.now = span{}
 	}
 	for {
+		w.followNear()
 		i := int(w.tick & slotMask)
 		if w.slot[dueSlot].chunks > 0 {
 			i = dueSlot
@@ -319,23 +340,7 @@ func (w *Wheel) load() bool {
 			return false
 		default:
 			w.step(min(w.until, w.next()))
-			w.follow()
-		}
-	}
-}
-
-// follow gives records that were moved the entries that they lack, of as many as are to be looked at in this tick.
-func (w *Wheel) follow() {
-	m := &w.moves
-	words := m.share(w.tick)
-	for n := 0; m.queued > 0 && (words > 0 || n < quota && m.from <= w.tick); words-- {
-		first, marks := m.take()
-		n += bits.OnesCount64(marks)
-		for ; marks != 0; marks &= marks - 1 {
-			i := first + uint32(bits.TrailingZeros64(marks))
-			if r := w.record(i); r.gen%2 != 0 {
-				w.schedule(i, r)
-			}
+			w.followFar()
 		}
 	}
 }

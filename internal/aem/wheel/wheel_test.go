@@ -313,7 +313,7 @@ func TestGenerationsEnd(t *testing.T) {
 	w := New(0)
 	x := w.Set(mono.Time(time.Second), 1)
 	w.Stop(x)
-	w.pages[0][1].gen = lastGen - 2 // as after 2^31 timers
+	w.record(1).gen = lastGen - 2 // as after 2^31 timers
 	seen := map[ID]bool{x: true}
 	for i := range 10 {
 		now := mono.Time(i+1) * mono.Time(time.Minute)
@@ -422,7 +422,7 @@ func TestMemory(t *testing.T) {
 	for c := w.spare; c != nil; c = c.next {
 		chunks++
 	}
-	size := uintptr(len(w.pages))*unsafe.Sizeof(page{}) + uintptr(cap(w.pages))*8 + uintptr(chunks)*unsafe.Sizeof(chunk{}) + unsafe.Sizeof(*w)
+	size := uintptr(len(w.pages))*unsafe.Sizeof(page{}) + uintptr(cap(w.pages))*unsafe.Sizeof(leaf{}) + uintptr(chunks)*unsafe.Sizeof(chunk{}) + unsafe.Sizeof(*w)
 	if each := float64(size) / n; each > 42 {
 		t.Errorf("%.1f octets a timer, want 42 at most", each)
 	}
