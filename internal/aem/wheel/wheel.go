@@ -228,20 +228,34 @@ func (w *Wheel) sweep() {
 func (w *Wheel) sweepChunk() {
 	i := w.nextToSweep()
 	c, from, to := w.detach(i)
-	for _, e := range c.entry[from:to] {
+	for _, e := range c.entry[from:w.fresh(c, from, to)] {
 		r := w.record(e.index)
 		switch {
-		case r.entry != e.when: // moved to an earlier time
+		case r.entry != e.when: // this one comes twice
 		case r.gen%2 == 0: // stopped
 			w.leave(r, e.index)
 		default:
-			// Another name for it, by which a second entry of the same tick that is still about leads nowhere.
+			// With another name for it, a second entry of that tick, which is there when the timer came back to it,
+			// leads nowhere.
 			e.when ^= whenTwin
 			r.entry = e.when
 			w.push(i, e)
 		}
 	}
 	w.recycle(c)
+}
+
+// fresh drops entries whose timers moved to an earlier time, and returns the end of those that are left. None of its reads depends
+// on another, so that the processor waits for many records at a time.
+func (w *Wheel) fresh(c *chunk, from, to int) int {
+	k := from
+	for _, e := range c.entry[from:to] {
+		c.entry[k] = e
+		if w.record(e.index).entry == e.when {
+			k++
+		}
+	}
+	return k
 }
 
 // Advance moves time on, for Expired.
@@ -284,20 +298,12 @@ func (w *Wheel) Expired() (id ID, owner any, ok bool) {
 	}
 }
 
-// touch drops entries that lead nowhere from those that are handed out next. None of the reads of its loops depends on another,
-// so that the processor waits for many records, and then for many owners, at a time, where it waits for each of them when a
-// handler runs before the next: that halves what firing costs.
+// touch drops entries that lead nowhere from those that are handed out next, and reads their owners, many at a time, where the
+// processor waits for each of them when a handler runs before the next: that halves what firing costs.
 func (w *Wheel) touch() {
 	c := w.now.chunk
-	k := w.now.from
+	w.now.to = w.fresh(c, w.now.from, w.now.to)
 	for _, e := range c.entry[w.now.from:w.now.to] {
-		c.entry[k] = e
-		if w.record(e.index).entry == e.when {
-			k++
-		}
-	}
-	w.now.to = k
-	for _, e := range c.entry[w.now.from:k] {
 		w.peeked += peek(w.record(e.index).owner)
 	}
 }
