@@ -2,6 +2,7 @@ package wheel
 
 import (
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -127,6 +128,16 @@ func TestLikeReference(t *testing.T) {
 				x := pick(t)
 				reset(t, x, ref.at[x].Add(time.Duration(rapid.Int64Range(-int64(time.Second), int64(time.Second)).Draw(t, "by"))))
 			},
+			"reset to earlier and far": func(t *rapid.T) {
+				x := pick(t)
+				if far := ref.at[x].Sub(now) - (farAway-10)*tick; far > 0 {
+					reset(t, x, ref.at[x].Add(-time.Duration(rapid.Int64Range(0, int64(far)).Draw(t, "by"))))
+				}
+			},
+			"advance by the share of a batch": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.Int64Range(0, int64(spread*tick)).Draw(t, "by")))
+				drain(t)
+			},
 			"stop and set": func(t *rapid.T) {
 				stop(t)
 				set(t)
@@ -230,7 +241,34 @@ func intact(t failer, w *Wheel) {
 		case !gone && entries[entry{r.entry, i}] == 0:
 			t.Fatalf("record %d has no entry %d", i, r.entry)
 		}
+		if p := &w.pages[i/pageLen]; r.gen%2 != 0 && (p.near.marks|p.far.marks)>>(i/markLen%64)&1 == 0 && !r.covered(w.tick+max(0, min(tickOf(r.at)-w.tick, horizon))) {
+			t.Fatalf("timer %d for %v has entry %d, and no mark", i, r.at, r.entry)
+		}
 		live += int(r.gen & 1)
+	}
+	var listed [2]int
+	list := func(which int, first uint32, of func(*leaf) *moved) (n int) {
+		for k := first; k != 0; k = of(&w.pages[k-1]).next {
+			if n++; of(&w.pages[k-1]).marks == 0 || n > len(w.pages) {
+				t.Fatalf("page %d is in a list without marks, or twice", k-1)
+			}
+		}
+		listed[which] += n
+		return n
+	}
+	near, far := func(p *leaf) *moved { return &p.near }, func(p *leaf) *moved { return &p.far }
+	list(0, w.near.first, near)
+	if pages, left := list(1, w.far.first, far), 0; w.far.left > 0 {
+		if left = list(1, w.far.batch, far); pages != w.far.pages || left != w.far.left {
+			t.Fatalf("%d and %d pages of far moves, counted as %d and %d", pages, left, w.far.pages, w.far.left)
+		}
+	}
+	for i := range w.pages {
+		listed[0] -= min(1, bits.OnesCount64(w.pages[i].near.marks))
+		listed[1] -= min(1, bits.OnesCount64(w.pages[i].far.marks))
+	}
+	if listed != [2]int{} {
+		t.Fatalf("%d pages more than those with marks are in lists", listed)
 	}
 	if live != w.live {
 		t.Fatalf("%d timers in the table, counted as %d", live, w.live)
