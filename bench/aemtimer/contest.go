@@ -55,16 +55,23 @@ func standard(p *plan) measured {
 	reset := func(by time.Duration) func() {
 		return func() {
 			for k, t := range timers {
-				t.Reset(p.far[k] + by)
+				t.Reset(p.ordered[k] + by)
 			}
 		}
 	}
 	m.costs[later] = cost(n, reset(3*time.Minute))
 	m.costs[back] = cost(n, reset(2*time.Minute))
 	m.costs[earlier] = cost(n, reset(-time.Second))
+	m.costs[deferred] = look(timers[0], p.ordered[0]) / float64(n)
 	m.costs[again] = cost(n*repeats, func() {
 		for k := range repeats {
 			reset(-time.Duration(k+2) * time.Second)()
+		}
+	})
+	look(timers[0], p.ordered[0])
+	m.costs[soon] = cost(n, func() {
+		for _, t := range timers {
+			t.Reset(900 * time.Millisecond)
 		}
 	})
 	m.costs[stop] = cost(n, func() {
@@ -73,6 +80,32 @@ func standard(p *plan) measured {
 		}
 	})
 	return m
+}
+
+// look has one of the timers of a heap fire, which makes the runtime look at all that were moved: processor time in ns, less
+// what it takes when none was moved.
+func look(t *time.Timer, far time.Duration) float64 {
+	var took [2]float64
+	for k := range took {
+		took[k] = cost(1, func() {
+			t.Reset(time.Millisecond)
+			time.Sleep(50 * time.Millisecond)
+		})
+		t.Reset(far)
+		time.Sleep(time.Millisecond)
+	}
+	return took[0] - took[1]
+}
+
+// follow runs timers for a while, in which they look at all that were moved. It returns how long they took at most in one go.
+func follow(ts *aem.Timers) (worst time.Duration) {
+	for end := time.Now().Add(900 * time.Millisecond); time.Now().Before(end); {
+		time.Sleep(ts.Wait())
+		start := time.Now()
+		ts.Run()
+		worst = max(worst, time.Since(start))
+	}
+	return worst
 }
 
 func wheel(p *plan) measured {
@@ -94,17 +127,25 @@ func wheel(p *plan) measured {
 	reset := func(by time.Duration) func() {
 		return func() {
 			for k, t := range timers {
-				ts.Reset(t, p.far[k]+by)
+				ts.Reset(t, p.ordered[k]+by)
 			}
 		}
 	}
 	m.costs[later] = cost(n, reset(3*time.Minute))
 	m.costs[back] = cost(n, reset(2*time.Minute))
 	m.costs[earlier] = cost(n, reset(-time.Second))
+	m.costs[deferred] = cost(n, func() { m.worst = follow(ts) })
 	m.costs[again] = cost(n*repeats, func() {
 		for k := range repeats {
 			reset(-time.Duration(k+2) * time.Second)()
 		}
+	})
+	follow(ts)
+	m.costs[soon] = cost(n, func() {
+		for _, t := range timers {
+			ts.Reset(t, 900*time.Millisecond)
+		}
+		ts.Wait() // looks at them
 	})
 	m.costs[stop] = cost(n, func() {
 		for _, t := range timers {

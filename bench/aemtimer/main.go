@@ -26,6 +26,7 @@ var (
 type measured struct {
 	costs          map[string]float64
 	octets         float64
+	worst          time.Duration // that the timers of aem take in one go after all were moved
 	p50, p99, most time.Duration // lateness
 }
 
@@ -40,6 +41,9 @@ const (
 	again   = "reset, ever earlier, 8 times"
 	stop    = "stop"
 	fire    = "fire"
+
+	deferred = "reset, earlier than ever, what it costs afterwards"
+	soon     = "reset, to 0.9 s from now, with what it costs aem afterwards"
 )
 
 func main() {
@@ -69,9 +73,15 @@ func main() {
 		fmt.Fprintf(w, "%s%s\t%.1f\t%.1f\t%.1f\t%s\n", what, suffix, stat.MedianOf(a, f), stat.MedianOf(b, f), r, verdict(r >= 5, "at least 5 times"))
 	}
 	for k, order := range orders {
-		for _, what := range []string{set, later, back, earlier, again, stop} {
+		for _, what := range []string{set, later, back, earlier, again, soon, stop} {
 			row(std[k], own[k], what, ", "+order, func(m measured) float64 { return m.costs[what] })
 		}
+	}
+	for k, order := range orders {
+		f := func(m measured) float64 { return m.costs[deferred] }
+		fmt.Fprintf(w, "%s, %s\t%.1f\t%.1f\n", deferred, order, stat.MedianOf(std[k], f), stat.MedianOf(own[k], f))
+		longest := func(m measured) float64 { return m.worst.Seconds() * 1000 }
+		fmt.Fprintf(w, "longest Run after that, ms, %s\t\t%.2f\n", order, stat.MedianOf(own[k], longest))
 	}
 	row(stdFire, ownFire, fire, fmt.Sprintf(", at %d a second", perSecond), func(m measured) float64 { return m.costs[fire] })
 	octets := func(m measured) float64 { return m.octets }
@@ -104,8 +114,9 @@ func verdict(ok bool, want string) string {
 
 // plan is what both contenders do: how far away each timer is set, moved and so on, and in which order they are taken.
 type plan struct {
-	order []int
-	far   []time.Duration // of the timers in that order
+	far     []time.Duration // of the timers in order of creation
+	order   []int
+	ordered []time.Duration // of the timers in that order
 }
 
 func makePlan(n int, random bool) *plan {
@@ -117,6 +128,9 @@ func makePlan(n int, random bool) *plan {
 	}
 	if random {
 		r.Shuffle(n, func(i, j int) { p.order[i], p.order[j] = p.order[j], p.order[i] })
+	}
+	for _, i := range p.order {
+		p.ordered = append(p.ordered, p.far[i])
 	}
 	return p
 }
