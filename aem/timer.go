@@ -50,7 +50,7 @@ func (ts *Timers) Set(after time.Duration, h TimerHandler) Timer {
 func (ts *Timers) set(at mono.Time, h TimerHandler) Timer { return Timer{ts.w.Set(at, h)} }
 
 // Reset moves a timer to another time, counted as Set does, and reports whether it is set: one that has fired or was stopped is
-// over. To move it later is a write.
+// over. To move it is a write or two; what an earlier time costs beyond that is done when the loop runs.
 func (ts *Timers) Reset(t Timer, after time.Duration) bool {
 	return ts.w.Reset(t.id, ts.now.Add(after))
 }

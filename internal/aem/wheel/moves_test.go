@@ -10,7 +10,7 @@ import (
 
 // Timers that move to earlier times by the hundred thousand fire in their tick, while batches are under way, and when time jumps.
 func TestMovedTimersAreOnTime(t *testing.T) {
-	const n = 1 << 17
+	const n = 1 << 19 // more pages than a batch has ticks
 	for name, jump := range map[string]int64{"each tick": 1, "jumps": 3000} {
 		r := rand.New(rand.NewPCG(1, 2))
 		w := New(0)
@@ -22,7 +22,7 @@ func TestMovedTimersAreOnTime(t *testing.T) {
 		now, fired := int64(0), 0
 		for step := 0; w.Len() > 0; step++ {
 			if step%100 == 0 { // while a batch waits, is under way, and was followed by another
-				for range n / 8 {
+				for range n / 2 {
 					i := r.IntN(n)
 					earlier := mono.Time(now+jump+r.Int64N(3*farAway)) << TickShift
 					if step%300 == 0 {
@@ -162,6 +162,9 @@ func TestFewWakeUpsForMoves(t *testing.T) {
 			w.Expired()
 			now = max(now, w.Deadline())
 			w.Advance(now)
+			if late := now.Sub(mono.Time(moves[len(moves)-1])); w.Len() > 0 && late > tick {
+				t.Fatalf("the wheel sleeps until %v after a timer", late)
+			}
 		}
 		return n
 	}

@@ -545,3 +545,16 @@ func TestOwners(t *testing.T) {
 		t.Errorf("%d timers were due, want %d", n, len(owners))
 	}
 }
+
+// TestResetToLongAgo: ticks that are further away than half of their range do not compare.
+func TestResetToLongAgo(t *testing.T) {
+	for days := 1; days < 60; days++ {
+		now := mono.Time(time.Hour * 24 * 100)
+		w := New(now)
+		x := w.Set(now.Add(time.Hour), nil)
+		w.Reset(x, now.Add(-time.Duration(days)*24*time.Hour))
+		if id, _, ok := w.Expired(); !ok || id != x {
+			t.Errorf("a timer for %d days ago is not due", days)
+		}
+	}
+}
