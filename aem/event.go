@@ -253,17 +253,7 @@ func (e *Event) Shutdown() error {
 	if was == Down {
 		return nil
 	}
-	e.mu.Lock()
-	var waiting []*slot
-	for _, s := range e.slots {
-		if s.in {
-			waiting = append(waiting, s)
-		}
-	}
-	e.mu.Unlock()
-	for _, s := range waiting {
-		s.Cancel()
-	}
+	e.recall()
 	e.procs.kill()
 	e.mu.Lock()
 	for e.pending > 0 {
@@ -276,6 +266,21 @@ func (e *Event) Shutdown() error {
 	delete(l.all, e)
 	l.mu.Unlock()
 	return nil
+}
+
+// recall takes back what waits. Nothing must be emitted meanwhile.
+func (e *Event) recall() {
+	e.mu.Lock()
+	var waiting []*slot
+	for _, s := range e.slots {
+		if s.in {
+			waiting = append(waiting, s)
+		}
+	}
+	e.mu.Unlock()
+	for _, s := range waiting {
+		s.Cancel()
+	}
 }
 
 // EventStats are counters of an event.
