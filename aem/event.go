@@ -1,7 +1,9 @@
 package aem
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +113,7 @@ type slot struct {
 	end  func(Fate) // of the source
 	in   bool       // Submit has returned and the fate is open; guarded by the event's mu, like the next
 	used uint32     // how often
+	nth  uint64     // of the event's occurrences
 }
 
 // Register makes an event of a source and its handler. It is disabled: nothing happens before Start. The handler gets the
@@ -268,7 +271,8 @@ func (e *Event) Shutdown() error {
 	return nil
 }
 
-// recall takes back what waits. Nothing must be emitted meanwhile.
+// recall takes back what waits, the latest first, so that what a worker begins meanwhile comes before all of it. Nothing must
+// be emitted meanwhile.
 func (e *Event) recall() {
 	e.mu.Lock()
 	var waiting []*slot
@@ -277,6 +281,7 @@ func (e *Event) recall() {
 			waiting = append(waiting, s)
 		}
 	}
+	slices.SortFunc(waiting, func(a, b *slot) int { return cmp.Compare(b.nth, a.nth) })
 	e.mu.Unlock()
 	for _, s := range waiting {
 		s.Cancel()
