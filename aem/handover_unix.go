@@ -189,8 +189,8 @@ func oneFile(oob []byte) (*os.File, error) {
 
 // Takeover receives what Handover of another program gives, over a Unix stream socket. The caller makes Streams and
 // Packets of it and, when their events are started, calls confirm: then, and only then, the other program lets go. On an
-// error everything that came is closed, and the other program goes on. What is not confirmed must not have been started:
-// handlers may have run.
+// error everything that came is closed, and the other program goes on. Who starts events and does not confirm may have handled
+// what the other program then handles again.
 func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm func() error, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = from.SetDeadline(past) })
 	defer stop()
