@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"midplane/internal/aem/ctl"
+	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
 )
 
@@ -62,12 +63,40 @@ func seconds(f float64) time.Duration {
 	return time.Duration(f * float64(time.Second))
 }
 
+// processors is how many workers there are when nobody has said; tests have another.
+var processors = worker.Processors
+
+// lookEvery is how often the executor looks how many processors the process has.
+const lookEvery = time.Second
+
+// look lets the number of workers follow that of processors, unless it was configured. The monitor calls it.
+func (ex *Executor) look(now mono.Time) {
+	if ex.cfg.Workers != 0 || now < ex.nextLook {
+		return
+	}
+	ex.nextLook = now.Add(lookEvery)
+	n := min(processors(), maxWorkers)
+	if n == int(ex.workers.Load()) {
+		return
+	}
+	ex.mu.Lock()
+	ex.workers.Store(int64(n)) // pools that are made from now on have it
+	pools := ex.pools
+	ex.mu.Unlock()
+	for _, p := range pools {
+		p.mu.Lock()
+		p.resize(n)
+		p.mu.Unlock()
+	}
+}
+
 // control measures and sets how many workers of each pool run. The monitor calls it.
 func (ex *Executor) control(now mono.Time) {
 	if now < ex.nextSample {
 		return
 	}
 	ex.nextSample = now.Add(sampleEvery)
+	ex.look(now)
 	s := ctl.Sample{Scheduling: ex.latency.p99()}
 	ex.scheduling.Store(int64(s.Scheduling))
 	pools := ex.poolList()

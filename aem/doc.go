@@ -54,7 +54,7 @@
 //     make cycles rare.
 //   - GODEBUG=asyncpreemptoff=1. Loops do not keep their P then.
 //   - A cgroup's CPU quota that is used up: the kernel then stops the whole process for the rest of the period, up to 100 ms. Workers
-//     are limited to the quota, rounded down; leave room for the rest of the program.
+//     are limited to the quota, rounded down, and follow it within about a second; leave room for the rest of the program.
 //   - Other processes. Niceness ranks threads within one autogroup (sched(7)) or cgroup. A neighbour outside of it gets its share whatever
 //     happens here.
 //
@@ -68,7 +68,8 @@
 //
 // A Loop waits for the kernel (std net, epoll or io_uring) and hands typed events to handlers: timers, streams, packets, signals,
 // processes, files, memory pressure, network changes, channels. An Event is registered with a class, disabled, and is
-// then started, stopped and shut down, alone or in a Group; its class and its deadline may change while it runs.
+// then started, stopped and shut down, alone or in a Group; its class and its deadline may change while it runs. Handover gives
+// the sockets of Streams and Packets to the next program, with all that is queued (hot upgrade).
 //
 // # Await
 //

@@ -1,7 +1,9 @@
 package aem
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +113,7 @@ type slot struct {
 	end  func(Fate) // of the source
 	in   bool       // Submit has returned and the fate is open; guarded by the event's mu, like the next
 	used uint32     // how often
+	nth  uint64     // of the event's occurrences
 }
 
 // Register makes an event of a source and its handler. It is disabled: nothing happens before Start. The handler gets the
@@ -253,17 +256,7 @@ func (e *Event) Shutdown() error {
 	if was == Down {
 		return nil
 	}
-	e.mu.Lock()
-	var waiting []*slot
-	for _, s := range e.slots {
-		if s.in {
-			waiting = append(waiting, s)
-		}
-	}
-	e.mu.Unlock()
-	for _, s := range waiting {
-		s.Cancel()
-	}
+	e.recall()
 	e.procs.kill()
 	e.mu.Lock()
 	for e.pending > 0 {
@@ -276,6 +269,23 @@ func (e *Event) Shutdown() error {
 	delete(l.all, e)
 	l.mu.Unlock()
 	return nil
+}
+
+// recall takes back what waits, the latest first, so that what a worker begins meanwhile comes before all of it. Nothing must
+// be emitted meanwhile.
+func (e *Event) recall() {
+	e.mu.Lock()
+	var waiting []*slot
+	for _, s := range e.slots {
+		if s.in {
+			waiting = append(waiting, s)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b *slot) int { return cmp.Compare(b.nth, a.nth) })
+	e.mu.Unlock()
+	for _, s := range waiting {
+		s.Cancel()
+	}
 }
 
 // EventStats are counters of an event.

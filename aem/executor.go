@@ -18,7 +18,8 @@ import (
 // Config is how an executor works. The zero value is good for trying out; a program that wants the bound sets TakeProcs.
 type Config struct {
 	// Workers is how many tasks of one niceness run at once, 1 to 1024. Default: as many as the process has processors by its
-	// affinity and the quota of its cgroups, rounded down.
+	// affinity and the quota of its cgroups, rounded down; the executor looks at these once a second while there is something
+	// to do, and the number follows. Fewer than before means that fewer begin: what runs goes on.
 	Workers int
 	// TakeProcs lets the executor set GOMAXPROCS, which is one value for the whole process: to the number of workers of all
 	// nicenesses that are in use, plus Loops, plus two, so that the runtime always has a spare processor for urgent handlers
@@ -74,14 +75,17 @@ type Executor struct {
 	byName  map[string]*Class
 	closed  bool
 
+	workers    atomic.Int64  // of one niceness
 	pace       *pacemaker    // nil when nobody promised a bound
 	procs      *worker.Procs // nil when GOMAXPROCS is not ours
-	procsWant  atomic.Int64
+	procsMu    sync.Mutex
+	procsWant  int          // guarded by procsMu
 	heap       *worker.Heap // nil when the collector's pace is not ours
 	scheduling atomic.Int64 // the last 99th percentile, in nanoseconds
 
 	latency    schedulingLatency // the monitor's own, like the next
 	nextSample mono.Time
+	nextLook   mono.Time
 	nextStack  mono.Time
 	scratch    []*runner
 }
@@ -104,8 +108,8 @@ func New(cfg *Config) (*Executor, error) {
 	if b := ex.cfg.HeapBudget; b != 0 && (b < worker.LeastHeap || b > maxHeap) {
 		return nil, &ConfigError{"HeapBudget", b, fmt.Sprintf("%d to %d octets, or 0 to leave the collector alone", worker.LeastHeap, maxHeap)}
 	}
-	if ex.cfg.Workers == 0 {
-		ex.cfg.Workers = worker.Processors()
+	if ex.workers.Store(int64(ex.cfg.Workers)); ex.cfg.Workers == 0 {
+		ex.workers.Store(int64(min(processors(), maxWorkers)))
 	}
 	if ex.cfg.Loops == 0 {
 		ex.cfg.Loops = 1
@@ -152,11 +156,15 @@ func (ex *Executor) poolList() []*pool {
 	return ex.pools
 }
 
-// growProcs asks the runtime for n more processors, when they are the executor's to ask for.
+// growProcs asks the runtime for n more processors, or fewer, when they are the executor's to ask for.
 func (ex *Executor) growProcs(n int) {
-	if ex.procs != nil {
-		ex.procs.Set(int(ex.procsWant.Add(int64(n))))
+	if ex.procs == nil {
+		return
 	}
+	ex.procsMu.Lock()
+	defer ex.procsMu.Unlock()
+	ex.procsWant += n
+	ex.procs.Set(ex.procsWant)
 }
 
 // holder returns what tells a loop whether its waits keep their P: while lowered workers run. It is nil for more loops than
@@ -212,9 +220,9 @@ func (ex *Executor) poolFor(nice int) *pool {
 			return p
 		}
 	}
-	p := &pool{ex: ex, nice: nice, locked: nice > 0}
-	p.ctl = ctl.New(ctl.Config{Workers: ex.cfg.Workers, Goal: schedulingGoal, Patience: patience})
-	p.core.Limit(ex.cfg.Workers)
+	p := &pool{ex: ex, nice: nice, locked: nice > 0, workers: int(ex.workers.Load())}
+	p.ctl = ctl.New(ctl.Config{Workers: p.workers, Goal: schedulingGoal, Patience: patience})
+	p.core.Limit(p.workers)
 	if nice > 0 {
 		p.pace = ex.pace
 	}

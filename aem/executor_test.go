@@ -43,7 +43,7 @@ func bounded(t *testing.T) context.Context {
 // occupy fills all workers of a class until the returned function is called.
 func occupy(t *testing.T, c *Class) (release func()) {
 	t.Helper()
-	n := c.ex.cfg.Workers
+	n := int(c.ex.workers.Load())
 	began, gate := make(chan struct{}, n), make(chan struct{})
 	for range n {
 		if err := c.Go(func(*Ctx) { began <- struct{}{}; <-gate }); err != nil {
@@ -104,7 +104,7 @@ func TestGoexit(t *testing.T) {
 		}
 	}})
 	for _, c := range []*Class{ex.Normal(), ex.Background()} {
-		for range 3 * ex.cfg.Workers {
+		for range 3 * int(ex.workers.Load()) {
 			if err := c.Do(bounded(t), func(*Ctx) { runtime.Goexit() }); FateOf(err) != Panicked {
 				t.Fatalf("%s: %v", c.Name(), err)
 			}
@@ -365,7 +365,7 @@ func TestShutdownDrains(t *testing.T) {
 	if err := ex.Shutdown(bounded(t)); err != nil {
 		t.Error(err)
 	}
-	if s := c.Stats(); s.Running != 0 || s.Drained != 1 || int(s.Ran) != ex.cfg.Workers {
+	if s := c.Stats(); s.Running != 0 || s.Drained != 1 || int64(s.Ran) != ex.workers.Load() {
 		t.Errorf("running %d, drained %d, ran %d", s.Running, s.Drained, s.Ran)
 	}
 }

@@ -20,19 +20,48 @@ type Taken struct {
 	received, unsent    []byte
 }
 
-// Inherited is what a Streams source of the program before this one had.
+// Inherited is what a source of the program before this one had: the first two of Streams, or the last of Packets.
 type Inherited struct {
-	Name     string // its String
-	Listener net.Listener
-	Conns    []Taken
+	Name     string        // its String
+	Listener net.Listener  // for Streams.Listener
+	Conns    []Taken       // for Streams.Conns
+	Packets  *TakenPackets // for Packets.Taken
 }
 
 // Close closes what was inherited, for a program that does not take it after all. It must not confirm then.
 func (i *Inherited) Close() {
+	if i.Packets != nil {
+		i.Packets.Conn.Close()
+		return
+	}
 	i.Listener.Close()
 	for _, t := range i.Conns {
 		t.Conn.Close()
 	}
+}
+
+// Inheritable is a source whose sockets Handover can give to another program: *Streams or *Packets.
+type Inheritable interface {
+	fmt.Stringer
+	// giveUp takes the sockets out of the loop. What it returns may be kept with an error too.
+	giveUp(ctx context.Context) (passing, error)
+}
+
+// passing is a source on its way.
+type passing interface {
+	send(record func(*handoverRecord, *os.File) error) error
+	gone()       // it is the other program's
+	keep() error // it is not
+}
+
+// What goes over the socket: records of a length, the descriptor that the first octet carries, and JSON. A listener comes
+// before its connections; the record of kind "end" is last, and one octet confirms all.
+type handoverRecord struct {
+	Kind                string // listener, conn, packets, end
+	Name                string `json:",omitempty"`
+	State               []byte `json:",omitempty"`
+	Received, Unsent    []byte `json:",omitempty"` // of packets: see appendGrams
+	Fresh, Hungry, Shut bool   `json:",omitempty"`
 }
 
 // detached is a socket that the loop has given away.
@@ -41,8 +70,9 @@ type detached struct {
 	err  error
 }
 
-// handover of one source.
+// handover of Streams.
 type handover struct {
+	src      *Streams
 	listener chan detached
 	wg       sync.WaitGroup
 	mu       sync.Mutex // guards the following
@@ -56,37 +86,75 @@ type given struct {
 	Taken
 }
 
-// Handover gives the listeners and connections of sources to the program at the other end of to, a Unix stream socket, with
-// all that is queued: what peers have said and no handler has seen, and what was sent and no kernel has taken. Handlers
-// that run are waited for; new occurrences wait, and happen in the other program. When it has confirmed, the events of the
-// sources are stopped. Until then nothing is given up: on an error they go on here. A handler must not call it.
-func (l *Loop) Handover(ctx context.Context, to *net.UnixConn, sources ...*Streams) error {
+// Handover gives the listeners, connections and packet sockets of sources to the program at the other end of to, a Unix
+// stream socket, with all that is queued: what peers have said and no handler has seen, and what was sent and no kernel has
+// taken. Handlers that run are waited for; new occurrences wait, and happen in the other program. Datagrams that wait in the
+// queue of a class are taken back for it: their fate here is Canceled. When the other program has confirmed, the events of
+// the sources are stopped. Until then nothing is given up: on an error they go on here, in order. A handler must not call it.
+func (l *Loop) Handover(ctx context.Context, to *net.UnixConn, sources ...Inheritable) error {
 	stop := context.AfterFunc(ctx, func() { _ = to.SetDeadline(past) })
 	defer stop()
-	var all []*handover
+	var all []passing
 	for _, s := range sources {
 		h, err := s.giveUp(ctx)
 		if h != nil {
 			all = append(all, h)
 		}
 		if err != nil {
-			return errors.Join(err, l.keep(sources[:len(all)], all))
+			return errors.Join(err, keep(all))
 		}
 	}
-	if err := sendAll(to, sources, all); err != nil {
+	if err := sendAll(to, all); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return errors.Join(fmt.Errorf("aem: handing over: %w", err), l.keep(sources, all))
+		return errors.Join(fmt.Errorf("aem: handing over: %w", err), keep(all))
 	}
-	for i, s := range sources {
-		all[i].close()
-		_ = s.sink.ev.Stop()
+	for _, h := range all {
+		h.gone()
 	}
 	return nil
 }
 
-func (h *handover) close() {
+// keep takes back what was not handed over.
+func keep(all []passing) error {
+	var errs []error
+	for _, h := range all {
+		errs = append(errs, h.keep())
+	}
+	return errors.Join(errs...)
+}
+
+// settled waits until done, or until there is no loop that could do it. Handlers are bounded, and half a handover is not to be
+// had: an end of ctx is waited for too.
+func settled(ctx context.Context, l *Loop, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return ctx.Err()
+	case <-l.ended:
+		return ErrLoopClosed
+	}
+}
+
+func (h *handover) send(record func(*handoverRecord, *os.File) error) error {
+	d := <-h.listener
+	h.listener <- d
+	if d.err != nil {
+		return d.err
+	}
+	if err := record(&handoverRecord{Kind: "listener", Name: h.src.String()}, d.file); err != nil {
+		return err
+	}
+	for _, g := range h.conns {
+		r := &handoverRecord{Kind: "conn", State: g.State, Received: g.received, Unsent: g.unsent, Fresh: g.fresh, Hungry: g.hungry, Shut: g.shut}
+		if err := record(r, g.file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *handover) gone() {
 	for _, g := range h.conns {
 		g.file.Close()
 	}
@@ -97,11 +165,11 @@ func (h *handover) close() {
 		default:
 		}
 	}
+	_ = h.src.sink.ev.Stop()
 }
 
-// giveUp takes a source's sockets out of the loop.
-func (s *Streams) giveUp(ctx context.Context) (*handover, error) {
-	h := &handover{listener: make(chan detached, 1)}
+func (s *Streams) giveUp(ctx context.Context) (passing, error) {
+	h := &handover{src: s, listener: make(chan detached, 1)}
 	s.mu.Lock()
 	if s.ln == nil || s.over != nil {
 		s.mu.Unlock()
@@ -139,15 +207,10 @@ func (s *Streams) giveUp(ctx context.Context) (*handover, error) {
 		close(done)
 	}()
 	h.listener <- d // keep sees to it, or close
-	select {
-	case <-done:
-		return h, d.err
-	case <-ctx.Done():
-		<-done // handlers are bounded; half a handover is not to be had
-		return h, ctx.Err()
-	case <-l.ended:
-		return h, ErrLoopClosed
+	if err := settled(ctx, l, done); err != nil {
+		return h, err
 	}
+	return h, d.err
 }
 
 // release begins, on the loop.
@@ -178,6 +241,9 @@ func (c *Conn) giveUp(h *handover) {
 		}
 		c.link.l.post(func() {
 			c.flush() // what the handler wanted comes before
+			c.mu.Lock()
+			c.away = true
+			c.mu.Unlock()
 			if err := c.link.l.back.Detach(c.h); err != nil {
 				c.mu.Lock()
 				ended, closing := c.ended, c.detach != nil
@@ -245,42 +311,40 @@ func (c *Conn) given(h *handover, e *loop.Event) {
 	h.mu.Unlock()
 }
 
-// keep takes back what was not handed over, and goes on with it.
-func (l *Loop) keep(sources []*Streams, all []*handover) error {
+func (h *handover) keep() error {
+	s := h.src
+	l := s.sink.Loop()
 	var errs []error
-	for i, s := range sources {
-		h := all[i]
-		var ln net.Listener
-		select {
-		case d := <-h.listener:
-			if d.err == nil {
-				var err error
-				ln, err = net.FileListener(d.file)
-				d.file.Close()
-				errs = append(errs, err)
-			}
-		default:
+	var ln net.Listener
+	select {
+	case d := <-h.listener:
+		if d.err == nil {
+			var err error
+			ln, err = net.FileListener(d.file)
+			d.file.Close()
+			errs = append(errs, err)
 		}
-		var conns []Taken
-		for _, g := range h.conns {
-			c, err := net.FileConn(g.file)
-			g.file.Close()
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			g.Conn = c
-			conns = append(conns, g.Taken)
+	default:
+	}
+	var conns []Taken
+	for _, g := range h.conns {
+		c, err := net.FileConn(g.file)
+		g.file.Close()
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		s.mu.Lock()
-		s.over = nil
-		if ln != nil {
-			s.ln = ln
-		}
-		s.mu.Unlock()
-		if ln == nil || !l.post(func() { s.open(l, ln, conns) }) {
-			errs = append(errs, fmt.Errorf("aem: %v could not go on", s))
-		}
+		g.Conn = c
+		conns = append(conns, g.Taken)
+	}
+	s.mu.Lock()
+	s.over = nil
+	if ln != nil {
+		s.ln = ln
+	}
+	s.mu.Unlock()
+	if ln == nil || !l.post(func() { s.open(l, ln, conns) }) {
+		errs = append(errs, fmt.Errorf("aem: %v could not go on", s))
 	}
 	return errors.Join(errs...)
 }

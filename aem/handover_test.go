@@ -79,11 +79,13 @@ func startGeneration(t *testing.T, dir, backend string, gen int) *program {
 func handOver(t *testing.T, backend string, upgrades int) {
 	dir := filepath.Dir(socketPath(t))
 	current := startGeneration(t, dir, backend, 0)
-	addr, err := os.ReadFile(filepath.Join(dir, "addr"))
+	text, err := os.ReadFile(filepath.Join(dir, "addr"))
 	must(t, err)
+	addrs := bytes.Fields(text)
+	addr := addrs[0]
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	var echoes, dials atomic.Int64
+	var echoes, dials, grams atomic.Int64
 	for peer := range 8 { // connections that live through all
 		wg.Go(func() {
 			n, err := talk(string(addr), peer, func() bool { return stop.Load() })
@@ -103,6 +105,21 @@ func handOver(t *testing.T, backend string, upgrades int) {
 			dials.Add(1)
 		}
 	})
+	for network, to := range map[string]string{"udp": string(addrs[1]), "unixgram": filepath.Join(dir, "grams")} { // and datagrams
+		for peer := range 2 {
+			from := "127.0.0.1:0"
+			if network == "unixgram" {
+				from = filepath.Join(dir, "peer."+strconv.Itoa(peer))
+			}
+			wg.Go(func() {
+				n, err := exchange(network, from, to, stop.Load)
+				grams.Add(int64(n))
+				if err != nil {
+					t.Errorf("%s peer %d: %v", network, peer, err)
+				}
+			})
+		}
+	}
 	for gen := 1; gen <= upgrades; gen++ {
 		next := startGeneration(t, dir, backend, gen)
 		if err := current.cmd.Wait(); err != nil {
@@ -115,8 +132,8 @@ func handOver(t *testing.T, backend string, upgrades int) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	t.Logf("%d upgrades, %d echoes on 8 connections, %d new connections", upgrades, echoes.Load(), dials.Load())
-	if echoes.Load() == 0 || dials.Load() == 0 {
+	t.Logf("%d upgrades, %d echoes on 8 connections, %d new connections, %d datagrams", upgrades, echoes.Load(), dials.Load(), grams.Load())
+	if echoes.Load() == 0 || dials.Load() == 0 || grams.Load() == 0 {
 		t.Error("there was no load")
 	}
 }
@@ -149,6 +166,42 @@ func talk(addr string, peer int, done func() bool) (n int, err error) {
 	return n, nil
 }
 
+// exchange sends numbered datagrams, so many at a time that no kernel drops one, and wants each back once and in order.
+func exchange(network, from, to string, done func() bool) (n int, err error) {
+	local, err := net.ListenPacket(network, from)
+	if err != nil {
+		return 0, err
+	}
+	defer local.Close()
+	var peer net.Addr = &net.UnixAddr{Name: to, Net: network}
+	if network == "udp" {
+		if peer, err = net.ResolveUDPAddr(network, to); err != nil {
+			return 0, err
+		}
+	}
+	const window = 8
+	back := make([]byte, 100)
+	for sent := 0; !done() || n < sent; {
+		for sent < n+window && !done() {
+			_ = local.SetWriteDeadline(time.Now().Add(bound))
+			if _, err := local.WriteTo(binary.BigEndian.AppendUint64(nil, uint64(sent)), peer); err != nil {
+				return n, fmt.Errorf("after %d: %w", n, err)
+			}
+			sent++
+		}
+		_ = local.SetReadDeadline(time.Now().Add(bound))
+		k, _, err := local.ReadFrom(back)
+		if err != nil {
+			return n, fmt.Errorf("after %d of %d: %w", n, sent, err)
+		}
+		if k != 8 || binary.BigEndian.Uint64(back) != uint64(n) {
+			return n, fmt.Errorf("%x came back, want %d", back[:k], n)
+		}
+		n++
+	}
+	return n, nil
+}
+
 // generation is one of the programs.
 func generation(t *testing.T, gen string) {
 	k, err := strconv.Atoi(gen)
@@ -159,6 +212,7 @@ func generation(t *testing.T, gen string) {
 	defer control.Close()
 	l := newLoop(t, os.Getenv("AEM_BACKEND"))
 	src := aem.Listen("tcp", "127.0.0.1:0")
+	udp, unix := aem.ListenPacket("udp", "127.0.0.1:0"), aem.ListenPacket("unixgram", filepath.Join(dir, "grams"))
 	confirm := func() error { return nil }
 	if k > 0 {
 		from, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(dir, "ctl."+strconv.Itoa(k-1)), Net: "unix"})
@@ -168,19 +222,29 @@ func generation(t *testing.T, gen string) {
 		defer cancel()
 		taken, ok, err := aem.Takeover(ctx, from)
 		must(t, err)
-		if len(taken) != 1 {
+		if len(taken) != 3 {
 			t.Fatalf("%d sources came", len(taken))
 		}
-		src.Listener, src.Conns, confirm = taken[0].Listener, taken[0].Conns, ok
+		src.Listener, src.Conns, confirm = taken[1].Listener, taken[1].Conns, ok
+		udp.Taken, unix.Taken = taken[0].Packets, taken[2].Packets
 	}
 	src.Save = saveEcho
 	// Every other program handles on workers, so that occurrences wait when it is replaced.
 	class := classOf(t, l, "echo", aem.ClassConfig{Inline: k%2 == 0, Level: aem.Normal, Deadline: aem.NoDeadline})
 	e := register(t, l, src, echo, aem.EventConfig{Class: class})
 	must(t, e.Start())
+	for name, p := range map[string]*aem.Packets{"udp": udp, "unixgram": unix} {
+		// One worker, because these are to be in order, and none of theirs waits for another's.
+		class := classOf(t, l, name, aem.ClassConfig{Inline: k%2 == 0, Level: aem.Normal, Deadline: aem.NoDeadline, Workers: 1})
+		must(t, register(t, l, p, func(_ *aem.Ctx, p aem.Packet) {
+			if err := p.Reply(p.Data); err != nil {
+				t.Errorf("answer to %v%s: %v", p.From, p.Path, err)
+			}
+		}, aem.EventConfig{Class: class}).Start())
+	}
 	must(t, confirm())
 	if k == 0 {
-		must(t, os.WriteFile(filepath.Join(dir, "addr"), []byte(src.Addr().String()), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, "addr"), []byte(src.Addr().String()+" "+udp.Addr().String()), 0o600))
 	}
 	ready := os.NewFile(3, "ready")
 	_, err = ready.WriteString("ready")
@@ -194,7 +258,7 @@ func generation(t *testing.T, gen string) {
 	defer to.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
-	must(t, l.Handover(ctx, to, src))
+	must(t, l.Handover(ctx, to, udp, src, unix))
 	if e.State() != aem.Registered {
 		t.Fatalf("the event is %v", e.State())
 	}

@@ -18,39 +18,29 @@ import (
 // past is a deadline that ends what waits.
 var past = time.Unix(1, 0)
 
-// What goes over the socket: records of a length, the descriptor that the first octet carries, and JSON. A listener comes
-// before its connections; the record of kind "end" is last, and one octet confirms all.
-type handoverRecord struct {
-	Kind                string // listener, conn, end
-	Name                string `json:",omitempty"`
-	State               []byte `json:",omitempty"`
-	Received, Unsent    []byte `json:",omitempty"`
-	Fresh, Hungry, Shut bool   `json:",omitempty"`
-}
-
-// maxRecord bounds a record: a connection has at most its send queue, and what receive buffers hold.
-const maxRecord = 256 << 20
+// maxRecord bounds a record: a connection has at most its send queue, and what receive buffers hold. maxRecords bounds all.
+const (
+	maxRecord  = 256 << 20
+	maxRecords = 4 << 30
+)
 
 const confirmed = 1
 
-func sendAll(to *net.UnixConn, sources []*Streams, all []*handover) error {
-	for i, s := range sources {
-		d := <-all[i].listener
-		all[i].listener <- d
-		if d.err != nil {
-			return d.err
+func sendAll(to *net.UnixConn, all []passing) error {
+	total := int64(0)
+	record := func(r *handoverRecord, f *os.File) error {
+		n, err := sendRecord(to, r, f)
+		if total += int64(n); err == nil && total > maxRecords {
+			err = fmt.Errorf("more than %d octets are queued", int64(maxRecords))
 		}
-		if err := sendRecord(to, &handoverRecord{Kind: "listener", Name: s.String()}, d.file); err != nil {
+		return err
+	}
+	for _, h := range all {
+		if err := h.send(record); err != nil {
 			return err
 		}
-		for _, g := range all[i].conns {
-			r := &handoverRecord{Kind: "conn", State: g.State, Received: g.received, Unsent: g.unsent, Fresh: g.fresh, Hungry: g.hungry, Shut: g.shut}
-			if err := sendRecord(to, r, g.file); err != nil {
-				return err
-			}
-		}
 	}
-	if err := sendRecord(to, &handoverRecord{Kind: "end"}, nil); err != nil {
+	if err := record(&handoverRecord{Kind: "end"}, nil); err != nil {
 		return err
 	}
 	var b [1]byte
@@ -63,34 +53,36 @@ func sendAll(to *net.UnixConn, sources []*Streams, all []*handover) error {
 	return nil
 }
 
-func sendRecord(to *net.UnixConn, r *handoverRecord, f *os.File) error {
+// sendRecord returns how long the record is.
+func sendRecord(to *net.UnixConn, r *handoverRecord, f *os.File) (int, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(body) > maxRecord {
-		return fmt.Errorf("a connection has %d octets queued, want at most %d", len(body), maxRecord)
+		return 0, fmt.Errorf("a socket has %d octets queued, want at most %d", len(body), maxRecord)
 	}
 	msg := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
 	var rights []byte
 	if f != nil {
 		raw, err := f.SyscallConn()
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if err := raw.Control(func(fd uintptr) { rights = syscall.UnixRights(int(fd)) }); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	n, _, err := to.WriteMsgUnix(msg, rights, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = to.Write(append(msg[n:], body...))
-	return err
+	return len(body), err
 }
 
-func receiveRecord(from *net.UnixConn) (r *handoverRecord, f *os.File, err error) {
+// receiveRecord takes a record of at most room octets, which it takes off.
+func receiveRecord(from *net.UnixConn, room *int64) (r *handoverRecord, f *os.File, err error) {
 	defer func() {
 		if err != nil && f != nil {
 			f.Close()
@@ -113,9 +105,10 @@ func receiveRecord(from *net.UnixConn) (r *handoverRecord, f *os.File, err error
 		return nil, f, err
 	}
 	size := binary.BigEndian.Uint32(head[:])
-	if size > maxRecord {
-		return nil, f, fmt.Errorf("record of %d octets, want at most %d", size, maxRecord)
+	if most := min(maxRecord, *room); int64(size) > most {
+		return nil, f, fmt.Errorf("record of %d octets, want at most %d", size, most)
 	}
+	*room -= int64(size)
 	body, err := io.ReadAll(io.LimitReader(from, int64(size)))
 	if err == nil && len(body) < int(size) {
 		err = io.ErrUnexpectedEOF
@@ -124,8 +117,46 @@ func receiveRecord(from *net.UnixConn) (r *handoverRecord, f *os.File, err error
 		return nil, f, err
 	}
 	r = &handoverRecord{}
-	err = json.Unmarshal(body, r)
+	if err = json.Unmarshal(body, r); err == nil {
+		err = r.check(f)
+	}
 	return r, f, err
+}
+
+// check tells whether a record came with the descriptor that it is of.
+func (r *handoverRecord) check(f *os.File) error {
+	if r.Kind == "end" {
+		if f != nil {
+			return errors.New("the last record has a descriptor")
+		}
+		return nil
+	}
+	if f == nil {
+		return fmt.Errorf("record of kind %q without a descriptor", r.Kind)
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var typ, listens int
+	if cerr := raw.Control(func(fd uintptr) {
+		if typ, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TYPE); err == nil {
+			listens, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+		}
+	}); cerr != nil {
+		return cerr
+	}
+	if err != nil {
+		return fmt.Errorf("record of kind %q: %w", r.Kind, os.NewSyscallError("getsockopt", err))
+	}
+	stream := typ == syscall.SOCK_STREAM || typ == syscall.SOCK_SEQPACKET
+	fits := map[string]bool{"listener": stream && listens != 0, "conn": stream && listens == 0, "packets": typ == syscall.SOCK_DGRAM}
+	if ok, known := fits[r.Kind]; !known {
+		return fmt.Errorf("record of kind %q", r.Kind)
+	} else if !ok {
+		return fmt.Errorf("record of kind %q with a socket of type %d, listening %d", r.Kind, typ, listens)
+	}
+	return nil
 }
 
 // oneFile is the descriptor of a message; further ones are closed.
@@ -156,9 +187,10 @@ func oneFile(oob []byte) (*os.File, error) {
 	return os.NewFile(uintptr(all[0]), "taken"), nil
 }
 
-// Takeover receives what Handover of another program gives, over a Unix stream socket. The caller makes Streams of it and,
-// when their events are started, calls confirm: then, and only then, the other program lets go. On an error everything
-// that came is closed, and the other program goes on.
+// Takeover receives what Handover of another program gives, over a Unix stream socket. The caller makes Streams and
+// Packets of it and, when their events are started, calls confirm: then, and only then, the other program lets go. On an
+// error everything that came is closed, and the other program goes on. Who starts events and does not confirm may have handled
+// what the other program then handles again.
 func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm func() error, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = from.SetDeadline(past) })
 	defer stop()
@@ -175,8 +207,8 @@ func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm
 		}
 		err = fmt.Errorf("aem: taking over: %w", err)
 	}()
-	for {
-		r, f, err := receiveRecord(from)
+	for room := int64(maxRecords); ; {
+		r, f, err := receiveRecord(from, &room)
 		if err != nil {
 			return all, nil, err
 		}
@@ -186,9 +218,6 @@ func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm
 				return err
 			}, nil
 		}
-		if f == nil {
-			return all, nil, errors.New("record without a descriptor")
-		}
 		switch {
 		case r.Kind == "listener":
 			ln, err := net.FileListener(f)
@@ -197,7 +226,13 @@ func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm
 				return all, nil, err
 			}
 			all = append(all, Inherited{Name: r.Name, Listener: ln})
-		case r.Kind == "conn" && len(all) > 0:
+		case r.Kind == "packets":
+			t, err := takePackets(r, f)
+			if err != nil {
+				return all, nil, err
+			}
+			all = append(all, Inherited{Name: r.Name, Packets: t})
+		case len(all) > 0 && all[len(all)-1].Listener != nil: // conn
 			c, err := net.FileConn(f)
 			f.Close()
 			if err != nil {
@@ -207,7 +242,21 @@ func Takeover(ctx context.Context, from *net.UnixConn) (all []Inherited, confirm
 			i.Conns = append(i.Conns, Taken{Conn: c, State: r.State, fresh: r.Fresh, hungry: r.Hungry, shut: r.Shut, received: r.Received, unsent: r.Unsent})
 		default:
 			f.Close()
-			return all, nil, fmt.Errorf("record of kind %q", r.Kind)
+			return all, nil, errors.New("a connection without a listener before it")
 		}
 	}
+}
+
+func takePackets(r *handoverRecord, f *os.File) (*TakenPackets, error) {
+	defer f.Close()
+	t := &TakenPackets{}
+	var err error
+	if t.received, err = parseGrams(r.Received); err != nil {
+		return nil, err
+	}
+	if t.unsent, err = parseGrams(r.Unsent); err != nil {
+		return nil, err
+	}
+	t.Conn, err = net.FilePacketConn(f)
+	return t, err
 }

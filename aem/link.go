@@ -1,6 +1,7 @@
 package aem
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"sync"
@@ -31,6 +32,7 @@ type link struct {
 	aborting  bool
 	shutDone  bool
 	ended     bool // there is no handle any more
+	away      bool // Detach was asked for: what is queued goes with the socket
 	detach    func(*loop.Event)
 	sendq     int // bound of out and of grams
 }
@@ -95,8 +97,13 @@ func (c *link) happened(e *loop.Event) {
 		c.forget()
 		c.mu.Lock()
 		c.ended = true
-		if c.out != nil && e.Op == loop.OpDetached {
-			e.Data = append(e.Data, c.out.b...)
+		if e.Op == loop.OpDetached {
+			if c.out != nil {
+				e.Data = append(e.Data, c.out.b...)
+			}
+			for _, g := range c.grams {
+				e.Grams = append(e.Grams, loop.Datagram{Data: bytes.Clone(g.data.b), Addr: g.to})
+			}
 		}
 		c.dropOut()
 		detach := c.detach
@@ -188,6 +195,9 @@ func (c *link) flush() {
 
 // send gives the loop what it takes. It returns whether somebody waits for the room that there is now.
 func (c *link) send() bool {
+	if c.away {
+		return false
+	}
 	back := c.l.back
 	if o := c.out; o != nil && !c.full {
 		n, err := back.Send(c.h, o.b)

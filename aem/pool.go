@@ -21,6 +21,7 @@ type pool struct {
 	core     sched.Sched
 	pace     *pacemaker // of lowered workers, nil without
 	ctl      *ctl.Controller
+	workers  int // as many as the controller may allow
 	classes  []*Class
 	idle     []*runner // the one that went idle last is woken first: its caches are warm
 	runners  []*runner
@@ -42,7 +43,7 @@ type runner struct {
 // add makes the queue of a class.
 func (p *pool) add(c *Class) {
 	running := c.cfg.Workers
-	if running >= p.ex.cfg.Workers {
+	if most := p.ex.cfg.Workers; most > 0 && running >= most {
 		running = 0
 	}
 	p.mu.Lock()
@@ -95,10 +96,20 @@ func (p *pool) ensure() {
 	if len(p.runners) > 0 {
 		return
 	}
-	p.ex.growProcs(p.ex.cfg.Workers)
-	for len(p.runners) < p.ex.cfg.Workers {
+	p.ex.growProcs(p.workers)
+	for len(p.runners) < p.workers {
 		p.start()
 	}
+}
+
+// resize sets the number of workers. Those that there are stay: it is the queue that lets fewer begin. The caller holds the
+// lock.
+func (p *pool) resize(n int) {
+	if len(p.runners) > 0 {
+		p.ex.growProcs(n - p.workers)
+	}
+	p.workers = n
+	p.ctl.Resize(n)
 }
 
 // start adds a worker. The caller holds the lock.

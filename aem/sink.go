@@ -77,7 +77,7 @@ func (k *Sink[T]) emit(v T, end func(Fate), here bool) error {
 	if e.cfg.OneShot {
 		e.loop.post(e.rest)
 	}
-	e.happened.Add(1)
+	nth := e.happened.Add(1)
 	e.mu.Lock()
 	s := e.free
 	switch {
@@ -96,6 +96,7 @@ func (k *Sink[T]) emit(v T, end func(Fate), here bool) error {
 	e.pending++
 	s.used++
 	used := s.used
+	s.nth = nth
 	e.mu.Unlock()
 	o := s.Arg.(*occurrence[T])
 	o.v, s.end, s.to, s.Deadline = v, end, e.class.Load(), time.Duration(e.deadline.Load())

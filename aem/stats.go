@@ -72,7 +72,7 @@ func (ex *Executor) Stats() Stats {
 	classes, pools := ex.classes, ex.pools
 	ex.mu.Unlock()
 	s := Stats{
-		Workers: ex.cfg.Workers, GOMAXPROCS: runtime.GOMAXPROCS(0), TookProcs: ex.procs != nil,
+		Workers: int(ex.workers.Load()), GOMAXPROCS: runtime.GOMAXPROCS(0), TookProcs: ex.procs != nil,
 		Scheduling: time.Duration(ex.scheduling.Load()), Stalls: ex.stalls.Load(), Panics: ex.panics.Load(),
 	}
 	for _, c := range classes {

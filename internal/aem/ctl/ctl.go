@@ -41,6 +41,15 @@ func New(cfg Config) *Controller {
 // Allowed returns how many workers may make progress.
 func (c *Controller) Allowed() int { return c.allowed }
 
+// Resize sets the number of workers, at least 1. A controller that had lowered none lowers none.
+func (c *Controller) Resize(workers int) {
+	if c.allowed == c.Workers {
+		c.allowed = workers
+	}
+	c.Workers = workers
+	c.allowed = min(c.allowed, workers)
+}
+
 // Step takes a sample and returns how many workers may run now: those that are allowed, and one for each that is stalled, up
 // to as many again. It is between 1 and twice Workers.
 func (c *Controller) Step(s Sample) int {

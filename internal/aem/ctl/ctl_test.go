@@ -7,6 +7,23 @@ import (
 	"pgregory.net/rapid"
 )
 
+func TestResize(t *testing.T) {
+	over := Sample{Scheduling: 2}
+	c := New(Config{Workers: 8, Goal: 1, Patience: 1})
+	for i, s := range []struct{ workers, allowed, next int }{{12, 12, 12}, {4, 4, 4}, {4, 4, 4}, {1, 1, 1}, {8, 8, 8}} {
+		if c.Resize(s.workers); c.Allowed() != s.allowed || c.Step(Sample{}) != s.next {
+			t.Fatalf("step %d: %d workers are allowed, want %d of %d", i, c.Allowed(), s.allowed, s.workers)
+		}
+	}
+	c.Step(over) // 6 of 8
+	if c.Resize(10); c.Allowed() != 6 || c.Step(Sample{}) != 7 {
+		t.Fatalf("%d of 10 are allowed: those that gave way come back one by one", c.Allowed())
+	}
+	if c.Resize(3); c.Allowed() != 3 || c.Step(Sample{Stalled: 9}) != 6 {
+		t.Fatalf("%d of 3 are allowed", c.Allowed())
+	}
+}
+
 func TestStep(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := Config{

@@ -725,6 +725,101 @@ func TestConformDetachListener(t *testing.T) {
 	})
 }
 
+// A packet socket is detached while datagrams come in and others wait to be sent: none is lost, doubled or out of order.
+func TestConformDetachPackets(t *testing.T) {
+	for _, network := range []string{"udp4", "udp6", "unixgram"} {
+		t.Run(network, func(t *testing.T) {
+			each(t, Config{SendQueue: 8192, Held: 4}, func(r *rig) {
+				r.keep = true
+				here, there := packetPair(r, network)
+				name, to := here.LocalAddr(), stdAddr(there.LocalAddr())
+				h, err := r.l.Packet(here, nil)
+				r.ok(err)
+				r.ok(r.l.Resume(h))
+				in := 0
+				more := func(n int) {
+					for range n {
+						_, err := there.WriteTo(pattern(100, byte(in)), name)
+						r.ok(err)
+						in++
+					}
+				}
+				more(3)
+				r.step(10 * time.Millisecond)
+				// UDP over loopback takes, or drops, all; a Unix socket keeps the sender waiting.
+				sent := 0
+				for err == nil && (sent < 20 || network == "unixgram") {
+					if err = r.l.SendTo(h, pattern(512, byte(sent)), to); err == nil {
+						sent++
+					}
+				}
+				if err != nil && !errors.Is(err, ErrBusy) {
+					r.Fatal(err)
+				}
+				more(5) // up to what the endpoint may hold, and more
+				r.step(0)
+				r.ok(r.l.Detach(h))
+				if err := r.l.SendTo(h, nil, to); !errors.Is(err, ErrClosed) {
+					r.Fatalf("sending after Detach: %v", err)
+				}
+				more(1)
+				e := r.next(OpDetached, h)
+				if st := r.l.Stats(); st.Endpoints != 0 || st.Queued != 0 {
+					r.Fatalf("left behind: %+v", st)
+				}
+				c, err := net.FilePacketConn(e.File)
+				r.ok(err)
+				e.File.Close()
+				defer c.Close()
+				more(1)
+				got, b := 0, make([]byte, 1000)
+				want := func(data []byte, from Addr) {
+					if !bytes.Equal(data, pattern(100, byte(got))) || from != to {
+						r.Fatalf("datagram %d is another, from %v", got, from)
+					}
+					got++
+				}
+				for _, u := range r.unread {
+					if u.Op == OpRecv {
+						want(u.Data, u.From)
+						r.l.Release(u.Buf)
+					}
+				}
+				_ = c.SetReadDeadline(time.Now().Add(bound))
+				for got < in {
+					n, from, err := c.ReadFrom(b)
+					r.ok(err)
+					want(b[:n], stdAddr(from))
+				}
+				// The new owner sends what is left, while the other end reads all.
+				go func() {
+					for _, g := range e.Grams {
+						_, _ = c.WriteTo(g.Data, there.LocalAddr())
+					}
+				}()
+				if r.l.Name() == "stdnet" && network == "unixgram" && len(e.Grams) == 0 {
+					r.Fatal("nothing was left to be sent")
+				}
+				_ = there.SetReadDeadline(time.Now().Add(bound))
+				for i := range sent {
+					n, from, err := there.ReadFrom(b)
+					r.ok(err)
+					if !bytes.Equal(b[:n], pattern(512, byte(i))) || from.String() != name.String() {
+						r.Fatalf("datagram %d of those sent is another, from %v", i, from)
+					}
+				}
+				_ = there.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+				if n, _, err := there.ReadFrom(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+					r.Fatalf("one more datagram of %d octets: %v", n, err)
+				}
+				if st := r.l.Stats(); st.Held != 0 {
+					r.Fatalf("%d buffers held", st.Held)
+				}
+			})
+		})
+	}
+}
+
 // Stopping with everything under way leaves nothing.
 func TestConformStop(t *testing.T) {
 	for _, name := range Backends {

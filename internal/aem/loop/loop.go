@@ -35,7 +35,7 @@ const (
 	OpEOF                    // the peer of H sends no more; H can still send
 	OpWritable               // H takes data again, after a Send that took less than it was given
 	OpReady                  // the watched descriptor H is ready, as Mask says; Rearm asks for the next time
-	OpDetached               // the last event of H after Detach: File is the socket, Data what was not sent yet
+	OpDetached               // the last event of H after Detach: File is the socket, Data or Grams what was not sent yet
 	OpClosed                 // the last event of H; Err tells why, nil after Close or Abort
 )
 
@@ -66,6 +66,12 @@ type Addr struct {
 	Path string
 }
 
+// Datagram is one with its sender or receiver.
+type Datagram struct {
+	Data []byte
+	Addr Addr
+}
+
 // Event is one thing that happened. Which fields are set is told at the Ops.
 type Event struct {
 	Op   Op
@@ -75,9 +81,11 @@ type Event struct {
 	Conn Handle
 	Data []byte
 	From Addr // of datagrams
-	Err  error
-	File *os.File
-	Tag  any // what SetTag gave H
+	// Grams are those of OpDetached, the first to be sent first.
+	Grams []Datagram
+	Err   error
+	File  *os.File
+	Tag   any // what SetTag gave H
 }
 
 // Errors of operations.
@@ -121,8 +129,9 @@ type Loop interface {
 	// H receives no more; data that events have told of stays valid until released. OpClosed follows.
 	Close(h Handle) error
 	Abort(h Handle) error
-	// Detach takes H out of the loop and hands its socket over in OpDetached. No octet is lost: what the kernel had
-	// delivered comes in OpRecv events before it, what was not sent yet is in its Data. Not for watched descriptors.
+	// Detach takes H out of the loop and hands its socket over in OpDetached. No octet and no datagram is lost: what the
+	// kernel had delivered comes in OpRecv events before it, what was not sent yet is in its Data or Grams. Not for watched
+	// descriptors.
 	Detach(h Handle) error
 	// Name of the far and near end, for those that have one.
 	Addrs(h Handle) (local, remote net.Addr, err error)

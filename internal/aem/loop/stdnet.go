@@ -56,7 +56,7 @@ type stdEnd struct {
 	held     int
 	accepted int // that no event has told yet
 	out      []byte
-	grams    []stdGram
+	grams    []Datagram // the first may be on its way
 	writing  bool
 	wantRoom bool
 	shut     bool
@@ -65,11 +65,6 @@ type stdEnd struct {
 	gone     bool // no more events but the last
 	err      error
 	running  int // goroutines
-}
-
-type stdGram struct {
-	data []byte
-	to   Addr
 }
 
 type stdKind uint8
@@ -454,7 +449,7 @@ func (l *stdLoop) SendTo(h Handle, p []byte, to Addr) error {
 		e.wantRoom = true
 		return ErrBusy
 	}
-	e.grams = append(e.grams, stdGram{slices.Clone(p), to})
+	e.grams = append(e.grams, Datagram{slices.Clone(p), to})
 	l.queued += len(p) + 64
 	e.write()
 	return nil
@@ -462,7 +457,7 @@ func (l *stdLoop) SendTo(h Handle, p []byte, to Addr) error {
 
 func (e *stdEnd) queuedGrams() (n int) {
 	for _, g := range e.grams {
-		n += len(g.data) + 64
+		n += len(g.Data) + 64
 	}
 	return n
 }
@@ -522,30 +517,35 @@ func (e *stdEnd) send() {
 
 func (e *stdEnd) sendGram() {
 	l, g := e.l, e.grams[0]
-	e.grams = e.grams[1:]
 	l.mu.Unlock()
-	err := g.send(e.packet)
+	err := sendGram(e.packet, g)
 	l.mu.Lock()
-	if err != nil {
+	switch {
+	case e.detach && errors.Is(err, os.ErrDeadlineExceeded):
+		return // Detach interrupted it: it goes with the socket
+	case err != nil:
 		l.stats.SendErrors++
-	} else {
-		l.stats.Sent += uint64(len(g.data))
+	default:
+		l.stats.Sent += uint64(len(g.Data))
 	}
-	l.freed(e, len(g.data)+64)
+	if e.grams = e.grams[1:]; len(e.grams) == 0 {
+		e.grams = nil
+	}
+	l.freed(e, len(g.Data)+64)
 }
 
-func (g *stdGram) send(c net.PacketConn) (err error) {
+func sendGram(c net.PacketConn, g Datagram) (err error) {
 	switch {
-	case g.to == (Addr{}):
+	case g.Addr == (Addr{}):
 		w, ok := c.(io.Writer)
 		if !ok {
 			return ErrKind
 		}
-		_, err = w.Write(g.data)
-	case g.to.Path != "":
-		_, err = c.WriteTo(g.data, &net.UnixAddr{Name: g.to.Path, Net: "unixgram"})
+		_, err = w.Write(g.Data)
+	case g.Addr.Path != "":
+		_, err = c.WriteTo(g.Data, &net.UnixAddr{Name: g.Addr.Path, Net: "unixgram"})
 	default:
-		_, err = c.WriteTo(g.data, net.UDPAddrFromAddrPort(g.to.AddrPort))
+		_, err = c.WriteTo(g.Data, net.UDPAddrFromAddrPort(g.Addr.AddrPort))
 	}
 	return err
 }
@@ -626,8 +626,11 @@ func (l *stdLoop) Detach(h Handle) error {
 	}
 	e.detach = true
 	e.interrupt()
-	if e.kind == stdStream {
+	switch e.kind {
+	case stdStream:
 		_ = e.conn.SetWriteDeadline(past)
+	case stdPacket:
+		_ = e.packet.SetWriteDeadline(past)
 	}
 	e.changed.Broadcast()
 	e.finish()
@@ -679,7 +682,7 @@ func (e *stdEnd) finish() {
 	l.queued -= len(e.out) + e.queuedGrams()
 	ev := Event{Op: OpClosed, Err: e.err}
 	if !e.gone {
-		ev = Event{Op: OpDetached, Data: e.out}
+		ev = Event{Op: OpDetached, Data: e.out, Grams: e.grams}
 		var err error
 		if ev.File, err = e.closer().(interface{ File() (*os.File, error) }).File(); err != nil {
 			ev = Event{Op: OpClosed, Err: err}

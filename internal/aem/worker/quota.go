@@ -4,15 +4,15 @@ import (
 	"io/fs"
 	"math"
 	"path"
-	"runtime"
 	"strconv"
 	"strings"
 )
 
-// Processors returns how many processors' worth of time this process gets: those that it may run on, and at most its cgroup's
-// quota, rounded down, for a group that uses all of its quota is stopped for the rest of each period. At least 1.
+// Processors returns how many processors' worth of time this process gets now: those that the calling thread may run on, and
+// at most its cgroup's quota, rounded down, for a group that uses all of its quota is stopped for the rest of each period. At
+// least 1.
 func Processors() int {
-	n := runtime.NumCPU()
+	n := affinity()
 	if q, ok := Quota(); ok {
 		n = min(n, int(q))
 	}

@@ -43,3 +43,12 @@ func CheckCPUs(cpus []int) error {
 	}
 	return nil
 }
+
+// affinity is how many processors the calling thread may run on now. That of the runtime is as it was when the process began.
+func affinity() int {
+	may, err := sys.ThreadCPUs()
+	if err != nil || len(may) == 0 {
+		return runtime.NumCPU()
+	}
+	return len(may)
+}

@@ -24,3 +24,5 @@ func CheckCPUs(cpus []int) error {
 	}
 	return nil
 }
+
+func affinity() int { return runtime.NumCPU() }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"io/fs"
 	"runtime"
 	"testing"
 	"testing/fstest"
@@ -31,6 +32,33 @@ func TestQuota(t *testing.T) {
 	if n := Processors(); n < 1 || n > runtime.NumCPU() {
 		t.Errorf("%d processors of %d", n, runtime.NumCPU())
 	}
+}
+
+// What limits the process is looked at anew each time.
+func TestProcessorsFollowsQuota(t *testing.T) {
+	if affinity() < 2 {
+		t.Skip("one processor: there is nothing to limit")
+	}
+	defer func(was fs.FS) { root = was }(root)
+	limit := file("max 100000\n")
+	files := fstest.MapFS{"proc/self/cgroup": file("0::/a\n"), "sys/fs/cgroup/a/cpu.max": limit}
+	root = files
+	check := func(what string, want int) {
+		t.Helper()
+		if n := Processors(); n != want {
+			t.Errorf("%s: %d processors, want %d", what, n, want)
+		}
+	}
+	check("no quota", affinity())
+	limit.Data = []byte("199999 100000\n")
+	check("less than two", 1)
+	limit.Data = []byte("200000 100000\n")
+	check("two", 2)
+	files["sys/fs/cgroup/cpu.max"] = file("1000 100000\n")
+	check("one above", 1)
+	files["proc/self/cgroup"] = file("0::/b\n")
+	delete(files, "sys/fs/cgroup/cpu.max")
+	check("moved to another group", affinity())
 }
 
 func TestProcs(t *testing.T) {
