@@ -169,7 +169,7 @@ func (ex *Executor) growProcs(n int) {
 
 // holder returns what tells a loop whether its waits keep their P: while lowered workers run. It is nil for more loops than
 // GOMAXPROCS has room for. A loop that was given one takes itself from pace.loops when it ends.
-func (ex *Executor) holder() func() bool {
+func (ex *Executor) holder() func(mono.Time) bool {
 	if ex.pace == nil || !loop.CanHold() {
 		return nil
 	}
@@ -177,7 +177,7 @@ func (ex *Executor) holder() func() bool {
 		ex.pace.loops.Add(-1)
 		return nil
 	}
-	return func() bool { return ex.pace.running.Load() > 0 }
+	return ex.pace.hold
 }
 
 func (ex *Executor) warn(what string, err error) {

@@ -104,7 +104,7 @@ func (l *Loop) Executor() *Executor { return l.ex }
 func (l *Loop) run(cfg loop.Config, backend string, opened chan<- error) {
 	defer close(l.ended)
 	if cfg.Hold != nil {
-		defer l.ex.pace.loops.Add(-1)
+		defer l.ex.pace.leave()
 	}
 	// The thread is not given back: the goroutine ends with it, so that what the loop made of it touches nobody else.
 	if backend != "stdnet" && runtime.GOOS == "linux" {

@@ -1,8 +1,8 @@
 // Command aemoverload measures how servers answer light requests (20 us of work, 500 a second) while heavy ones (2 ms) are
-// offered at 0.4 to 3 times of what the machine can do. Every server runs in a process of its own, and is asked by a generator
-// in another one, at a higher priority, in an open loop: requests leave by a schedule, whatever comes back, and latency counts from
-// the schedule. All servers run in each round, one after the other; what is printed are medians of the rounds. See
-// docs/performance.md.
+// offered at 0.4 to 3 times of what the machine can do, which is measured before each cell. Every server runs in a process of its
+// own, and is asked by a generator in another one, at a higher priority, in an open loop: requests leave by a schedule, whatever
+// comes back, and latency counts from the schedule. A run whose generator is itself late is done again. All servers run in each round,
+// one after the other; what is printed are medians of the rounds. See docs/performance.md.
 //
 //	cd bench && go run ./aemoverload [-quick | -full] [-rounds 5] [-only aem,net] [-plot overload.svg]
 package main
@@ -29,6 +29,13 @@ const deadline = 50 * time.Millisecond
 
 const lightRate = 500.0
 
+// A generator that is later than this, as the 99th percentile, did not keep to the schedule, and what it saw tells little of the server.
+// The run is done again, up to as many tries; the one that kept it best counts, for every server.
+const (
+	lateness = time.Millisecond
+	tries    = 3
+)
+
 var (
 	rounds = flag.Int("rounds", 5, "rounds; medians are reported")
 	run    = flag.Duration("run", 2*time.Second, "measured time of one run, after half a second to settle")
@@ -36,7 +43,7 @@ var (
 	full   = flag.Bool("full", false, "every load in every scenario, with and without garbage")
 	only   = flag.String("only", "", "comma-separated servers; empty: all")
 	live   = flag.Int("live", 16, "MB that the garbage keeps alive, 1 or more")
-	budget = flag.Int("heap", 0, "MB that the heap of aem's servers may grow to before it is collected (Config.HeapBudget), 0 for as the runtime has it")
+	budget = flag.Int("heap", 512, "MB that the heap of each server may grow to before it is collected (aem's Config.HeapBudget; GOGC of the others is set alike), 0 for as the runtime has it")
 	plot   = flag.String("plot", "overload.svg", "where the plot of latency over load goes; empty: nowhere")
 
 	roleServer = flag.String("server", "", "run as this server (internal)")
@@ -110,6 +117,8 @@ func main() {
 // measured is one run of one server in one cell.
 type measured struct {
 	result
+	machine
+	again            int // runs that the generator spoiled
 	rssEarly, rssEnd int // KiB, after a third of the run and at its end
 }
 
@@ -127,16 +136,16 @@ func orchestrate() error {
 		return fmt.Errorf("no server is called %s", *only)
 	}
 	calibrate()
-	capacity := float64(runtime.NumCPU()) * float64(time.Second/heavyWork)
-	fmt.Printf("%s, %d processors; capacity %.0f heavy requests/s, deadline %v; %d rounds of %v; load average %s; garbage keeps %d MB alive, HeapBudget %d MB\n\n",
-		runtime.Version(), runtime.NumCPU(), capacity, deadline, *rounds, *run, loadAverage(), *live, *budget)
+	fmt.Printf("%s, %d processors; deadline %v; %d rounds of %v; load average %s; garbage keeps %d MB alive, heaps may have %d MB\n\n",
+		runtime.Version(), runtime.NumCPU(), deadline, *rounds, *run, loadAverage(), *live, *budget)
 	all := map[cell]map[string][]measured{}
 	list := cells()
 	for round := range *rounds {
 		for _, c := range list {
+			now := probe()
 			for i := range chosen {
 				s := chosen[(i+round)%len(chosen)] // nobody is always first
-				m, err := one(s, c, capacity, uint64(round))
+				m, err := best(s, c, now, uint64(round))
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", s.name, c, err)
 				}
@@ -149,7 +158,7 @@ func orchestrate() error {
 		}
 	}
 	fmt.Fprint(os.Stderr, "\r", strings.Repeat(" ", 60), "\r")
-	report(list, chosen, all, capacity)
+	report(list, chosen, all)
 	if *plot != "" {
 		if err := os.WriteFile(*plot, []byte(svg(list, chosen, all)), 0o644); err != nil {
 			return err
@@ -163,6 +172,24 @@ func loadAverage() string {
 	b, _ := os.ReadFile("/proc/loadavg")
 	w, _, _ := strings.Cut(string(b), " ")
 	return w
+}
+
+// best runs one server in one cell until the generator keeps to the schedule.
+func best(s server, c cell, now machine, seed uint64) (best measured, err error) {
+	for again := range tries {
+		m, err := one(s, c, now.capacity, seed)
+		if err != nil {
+			return m, err
+		}
+		if again == 0 || m.Late < best.Late {
+			best = m
+		}
+		if best.again = again; best.Late <= lateness {
+			break
+		}
+	}
+	best.machine = now
+	return best, nil
 }
 
 // one runs one server in one cell.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"midplane/bench/internal/garbage"
+	"midplane/internal/aem/worker"
 )
 
 // A server listens on loopback, tells its address, and serves until its standard input ends.
@@ -39,6 +40,11 @@ func runServer(name string, churn bool) error {
 			io.Copy(io.Discard, os.Stdin)
 			os.Exit(0)
 		}()
+		if *budget > 0 && !ours(name) { // aem's executor does it itself
+			if _, err := worker.TakeHeap(uint64(*budget) << 20); err != nil {
+				return err
+			}
+		}
 		if churn {
 			go garbage.Make(new(atomic.Bool))
 		}

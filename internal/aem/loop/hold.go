@@ -29,7 +29,7 @@ func CanHold() bool {
 
 // hold reports whether the next wait keeps its P, and until when it waits then.
 func (c *Config) hold(now, deadline mono.Time) (bool, mono.Time) {
-	if c.Hold == nil || !c.Hold() {
+	if c.Hold == nil || !c.Hold(now) {
 		return false, deadline
 	}
 	return true, deadline.Min(now.Add(holdFor))

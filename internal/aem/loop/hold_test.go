@@ -28,7 +28,7 @@ func TestHeldWaitsEndForTheRuntime(t *testing.T) {
 			go func() {
 				runtime.LockOSThread() // the thread ends with the goroutine
 				var err error
-				l, _, err = Open(name, Config{Hold: func() bool { return true }})
+				l, _, err = Open(name, Config{Hold: func(mono.Time) bool { return true }})
 				opened <- err
 				if err != nil {
 					return
@@ -83,15 +83,15 @@ func TestHeldWaitsEndForTheRuntime(t *testing.T) {
 func TestHoldIsBounded(t *testing.T) {
 	now := mono.Now()
 	for _, c := range []struct {
-		hold     func() bool
+		hold     func(mono.Time) bool
 		deadline mono.Time
 		holds    bool
 		until    mono.Time
 	}{
 		{nil, mono.Never, false, mono.Never},
-		{func() bool { return false }, mono.Never, false, mono.Never},
-		{func() bool { return true }, mono.Never, true, now.Add(holdFor)},
-		{func() bool { return true }, now.Add(holdFor / 2), true, now.Add(holdFor / 2)},
+		{func(mono.Time) bool { return false }, mono.Never, false, mono.Never},
+		{func(mono.Time) bool { return true }, mono.Never, true, now.Add(holdFor)},
+		{func(mono.Time) bool { return true }, now.Add(holdFor / 2), true, now.Add(holdFor / 2)},
 	} {
 		holds, until := (&Config{Hold: c.hold}).hold(now, c.deadline)
 		if holds != c.holds || until != c.until {

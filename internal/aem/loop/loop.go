@@ -179,7 +179,7 @@ type Config struct {
 	AcceptRetry  time.Duration // pause of a listener when descriptors or memory lack; default 50 ms
 	Linger       time.Duration // what Close gives the peer to take what is queued; default 5 s
 	InFlight     int           // sends that io_uring may have in flight at once, 1 to 32768; default 4096
-	Hold         func() bool   // asked before each wait: whether it keeps its processor of the runtime; nil: never. See hold.go
+	Hold         func(now mono.Time) bool // asked before each wait: whether it keeps its processor of the runtime; nil: never. See hold.go
 }
 
 func (c Config) withDefaults() (Config, error) {

@@ -45,7 +45,7 @@ func each(t *testing.T, cfg Config, f func(r *rig)) {
 				t.Skip(err)
 			}
 			held := cfg
-			held.Hold = func() bool { return true }
+			held.Hold = func(mono.Time) bool { return true }
 			on(t, name, held, f)
 		})
 	}
