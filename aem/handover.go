@@ -313,7 +313,7 @@ func (c *Conn) given(h *handover, e *loop.Event) {
 
 func (h *handover) keep() error {
 	s := h.src
-	l := s.sink.Loop()
+	l := s.to().Loop()
 	var errs []error
 	var ln net.Listener
 	select {

@@ -26,6 +26,7 @@ type numbered struct {
 	t       *testing.T
 	gates   map[uint32]chan struct{} // handlers of these numbers wait
 	entered chan uint32              // and say so
+	ends    bool                     // the socket may be closed when they answer
 
 	mu  sync.Mutex
 	got []uint32
@@ -42,7 +43,7 @@ func (n *numbered) handle(_ *aem.Ctx, p aem.Packet) {
 	n.mu.Unlock()
 	for { // the peer reads late, so that answers wait too
 		err := p.Reply(p.Data)
-		if err == nil {
+		if err == nil || n.ends && errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if !errors.Is(err, aem.ErrPacketQueue) {
@@ -140,7 +141,7 @@ func TestHandoverPackets(t *testing.T) {
 				}
 				// It dies with everything.
 				a, b := unixPair(t)
-				go func() {
+				go func(b *net.UnixConn) {
 					all, _, err := aem.Takeover(t.Context(), b)
 					if err != nil || len(all) != 1 || all[0].Packets == nil || all[0].Name != src.String() {
 						t.Errorf("%+v, %v", all, err)
@@ -149,7 +150,7 @@ func TestHandoverPackets(t *testing.T) {
 						i.Close()
 					}
 					b.Close()
-				}()
+				}(b)
 				if err := over(0, t.Context(), a); err == nil {
 					t.Fatal("nobody confirmed")
 				}
@@ -213,7 +214,7 @@ func TestHandoverPackets(t *testing.T) {
 // What can come between ends in an error, and never in a socket that nobody has.
 func TestHandoverPacketsEnds(t *testing.T) {
 	eachLoop(t, func(t *testing.T, l *aem.Loop) {
-		n := &numbered{t: t, entered: make(chan uint32), gates: map[uint32]chan struct{}{0: make(chan struct{})}}
+		n := &numbered{t: t, ends: true, entered: make(chan uint32), gates: map[uint32]chan struct{}{0: make(chan struct{})}}
 		class := classOf(t, l, "worker", aem.ClassConfig{Level: aem.Normal, Deadline: aem.NoDeadline})
 		src := aem.ListenPacket("udp", "127.0.0.1:0")
 		e := register(t, l, src, n.handle, aem.EventConfig{Class: class})
@@ -236,9 +237,13 @@ func TestHandoverPacketsEnds(t *testing.T) {
 		_, err = peer.Write(make([]byte, 4))
 		must(t, err)
 		recv(t, n.entered)
-		ended := make(chan error, 1)
-		go func() { ended <- l.Handover(t.Context(), a, src) }()
-		settle(t, "the handover to begin", func() bool { return errors.Is(l.Handover(t.Context(), a, src), aem.ErrStopped) })
+		ended := make(chan error, 2)
+		for range 2 { // the one that comes second finds that there is a first, which waits
+			go func() { ended <- l.Handover(t.Context(), a, src) }()
+		}
+		if err := recv(t, ended); !errors.Is(err, aem.ErrStopped) {
+			t.Fatalf("while it is handed over: %v", err)
+		}
 		must(t, e.Stop())
 		close(n.gates[0])
 		b.Close() // in case that it came so far

@@ -119,6 +119,13 @@ func (s *Streams) Addr() net.Addr {
 	return s.addr
 }
 
+// to is where occurrences go, of the last Start.
+func (s *Streams) to() *Sink[StreamEvent] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sink
+}
+
 // Start listens. Its error is that of net.Listen.
 func (s *Streams) Start(to *Sink[StreamEvent]) error {
 	s.mu.Lock()
@@ -156,7 +163,7 @@ func (s *Streams) open(l *Loop, ln net.Listener, first []Taken) {
 	}
 	h, err := l.back.Listener(ln, s)
 	if err != nil {
-		s.sink.Fail(err)
+		s.to().Fail(err)
 		return
 	}
 	s.mu.Lock()
@@ -195,7 +202,8 @@ func (s *Streams) Stop() {
 }
 
 func (s *Streams) happened(e *loop.Event) {
-	l := s.sink.Loop()
+	to := s.to()
+	l := to.Loop()
 	switch e.Op {
 	case loop.OpAccept:
 		s.mu.Lock()
@@ -207,7 +215,7 @@ func (s *Streams) happened(e *loop.Event) {
 		}
 		s.newConn(l, e.Conn, nil)
 	case loop.OpPaused:
-		if f := s.sink.ev.cfg.OnError; f != nil {
+		if f := to.ev.cfg.OnError; f != nil {
 			f(fmt.Errorf("%v accepts nothing for a while: %w", s, e.Err))
 		}
 	case loop.OpDetached, loop.OpClosed:
@@ -221,7 +229,7 @@ func (s *Streams) happened(e *loop.Event) {
 		case over != nil:
 			over.listener <- detached{file: e.File, err: e.Err}
 		case own && e.Err != nil:
-			s.sink.Fail(e.Err)
+			to.Fail(e.Err)
 		}
 	}
 }
