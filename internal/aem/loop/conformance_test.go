@@ -164,6 +164,53 @@ func TestConformDatagramBackPressure(t *testing.T) {
 	})
 }
 
+// A peer that does not read keeps nobody but its own datagrams waiting: the loop does not spin. When the peer reads, sending goes on, also
+// when what fills its queue came from somebody else.
+func TestConformDatagramPeerFull(t *testing.T) {
+	each(t, Config{SendQueue: 8192}, func(r *rig) {
+		if r.l.Name() == "stdnet" {
+			r.Skip("the standard library waits for the room")
+		}
+		here, there := packetPair(r, "unixgram")
+		other, _ := packetPair(r, "unixgram")
+		filled := 0
+		for ; ; filled++ {
+			_ = other.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+			if _, err := other.WriteTo([]byte("full"), there.LocalAddr()); err != nil {
+				break
+			}
+		}
+		to := stdAddr(there.LocalAddr())
+		h, err := r.l.Packet(here, nil)
+		r.ok(err)
+		if err := r.l.SendTo(h, []byte("mine"), to); !errors.Is(err, ErrBusy) {
+			r.Fatalf("to a peer with %d datagrams in its queue: %v, want ErrBusy", filled, err)
+		}
+		from, tries := r.l.Stats().Waits, 0
+		for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); tries++ {
+			r.next(OpWritable, h)
+			if err := r.l.SendTo(h, []byte("mine"), to); !errors.Is(err, ErrBusy) {
+				r.Fatalf("try %d: %v, want ErrBusy", tries, err)
+			}
+		}
+		if n := r.l.Stats().Waits - from; n > 1000 {
+			r.Errorf("the loop came round %d times in 100 ms for a peer that does not read", n)
+		}
+		b := make([]byte, 10)
+		for range filled {
+			_, _, err := there.ReadFrom(b)
+			r.ok(err)
+		}
+		r.next(OpWritable, h)
+		r.ok(r.l.SendTo(h, []byte("mine"), to))
+		n, _, err := there.ReadFrom(b)
+		r.ok(err)
+		if string(b[:n]) != "mine" {
+			r.Errorf("the peer reads %q", b[:n])
+		}
+	})
+}
+
 func TestConformHalfClose(t *testing.T) {
 	for _, network := range streams {
 		t.Run(network, func(t *testing.T) {

@@ -239,6 +239,9 @@ func (e *epoll) SendTo(h Handle, p []byte, to Addr) error {
 		e.stats.Sent += uint64(len(p))
 	case unix.EAGAIN:
 		s.wantRoom, s.writable = true, false
+		if s.family == unix.AF_UNIX {
+			e.crowd(s)
+		}
 		return ErrBusy
 	case unix.EAFNOSUPPORT, unix.EMSGSIZE, unix.EINVAL, unix.EDESTADDRREQ, unix.ENOENT, unix.ENOTCONN:
 		return os.NewSyscallError("sendto", err) // the caller's doing, not the network's
@@ -329,13 +332,14 @@ func (e *epoll) Wait(events []Event, deadline mono.Time) (int, error) {
 	if err := e.kernelWait(n > 0 || e.ready.n > 0, deadline); err != nil {
 		return n, err
 	}
-	if e.linger.n > 0 || e.paused.n > 0 {
+	if e.linger.n > 0 || e.paused.n > 0 || e.crowded.n > 0 {
 		now := mono.Now()
 		e.due(&e.linger, now, func(s *sock) {
 			reset(s.fd)
 			e.end(s, os.ErrDeadlineExceeded)
 		})
 		e.due(&e.paused, now, e.push)
+		e.due(&e.crowded, now, e.room)
 	}
 	n += e.tell(events[n:])
 	for range e.ready.n {
@@ -428,7 +432,7 @@ func (e *epoll) progress(s *sock, out []Event) int {
 	if s.kind == kindListener {
 		return e.accept(s, out)
 	}
-	if s.kind == kindPacket && s.wantRoom && s.writable {
+	if s.kind == kindPacket && s.wantRoom && s.writable && s.deadline == 0 {
 		e.room(s)
 	}
 	if s.kind == kindStream && (s.out.n > 0 || s.shut || s.wantRoom) {

@@ -170,15 +170,15 @@ type Stats struct {
 
 // Config bounds a loop. The zero value is the defaults.
 type Config struct {
-	Buffers      int           // receive buffers of epoll and io_uring, a power of two, 8 to 32768; default 512
-	BufferSize   int           // octets of each, 256 to 65536; default 8192. Longer datagrams are cut.
-	Held         int           // unreleased receive buffers of one endpoint at which it stops to receive, 1 to Buffers; default 16
-	SendQueue    int           // octets queued for one endpoint, 1024 to 64 Mi; default 256 Ki
-	SendMemory   int           // octets queued for all, 64 Ki to 16 Gi; default 64 Mi
-	MaxEndpoints int           // 1 to 1 Mi; default 65536
-	AcceptRetry  time.Duration // pause of a listener when descriptors or memory lack; default 50 ms
-	Linger       time.Duration // what Close gives the peer to take what is queued; default 5 s
-	InFlight     int           // sends that io_uring may have in flight at once, 1 to 32768; default 4096
+	Buffers      int                      // receive buffers of epoll and io_uring, a power of two, 8 to 32768; default 512
+	BufferSize   int                      // octets of each, 256 to 65536; default 8192. Longer datagrams are cut.
+	Held         int                      // unreleased receive buffers of one endpoint at which it stops to receive, 1 to Buffers; default 16
+	SendQueue    int                      // octets queued for one endpoint, 1024 to 64 Mi; default 256 Ki
+	SendMemory   int                      // octets queued for all, 64 Ki to 16 Gi; default 64 Mi
+	MaxEndpoints int                      // 1 to 1 Mi; default 65536
+	AcceptRetry  time.Duration            // pause of a listener when descriptors or memory lack; default 50 ms
+	Linger       time.Duration            // what Close gives the peer to take what is queued; default 5 s
+	InFlight     int                      // sends that io_uring may have in flight at once, 1 to 32768; default 4096
 	Hold         func(now mono.Time) bool // asked before each wait: whether it keeps its processor of the runtime; nil: never. See hold.go
 }
 

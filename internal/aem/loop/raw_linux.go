@@ -54,6 +54,7 @@ type raw struct {
 	thirsty []Handle     // want chunks
 	linger  fifo[Handle] // closing, by deadline: all wait for the same time
 	paused  fifo[Handle] // listeners that lack descriptors, by the time they try again
+	crowded fifo[Handle] // packet sockets whose peer has no room, by the time they try again
 	stats   Stats
 	waker   waker
 	scratch [unix.SizeofSockaddrAny]byte
@@ -215,9 +216,9 @@ func (r *raw) tell(events []Event) (n int) {
 	return n
 }
 
-// next is when Wait has something to do at the latest: its deadline, or that of a closing endpoint or a paused listener.
+// next is when Wait has something to do at the latest: its deadline, or that of an endpoint that closes, is paused or tries again.
 func (r *raw) next(deadline mono.Time) mono.Time {
-	for _, q := range []*fifo[Handle]{&r.linger, &r.paused} {
+	for _, q := range []*fifo[Handle]{&r.linger, &r.paused, &r.crowded} {
 		for q.n > 0 {
 			s := r.socks.get(q.ring[q.head])
 			if s != nil && !s.gone && s.deadline != 0 {
@@ -251,6 +252,19 @@ func (r *raw) pause(s *sock, err error, now mono.Time) {
 	s.deadline = now.Add(r.cfg.AcceptRetry)
 	r.paused.push(s.h)
 	r.pending.push(Event{Op: OpPaused, H: s.h, Tag: s.tag, Err: err})
+}
+
+// roomRetry is how long a packet socket waits for a peer that has no room.
+const roomRetry = time.Millisecond
+
+// crowd lets a packet socket try again after a while. The kernel says of a Unix socket that is not connected that there is room when
+// there is in the socket itself, whatever its peers' queues are like, and tells nobody when these have room again
+// (net/unix/af_unix.c:unix_dgram_poll, unix_dgram_sendmsg). Each try that fails tells epoll of room, because it gives back what it took.
+func (r *raw) crowd(s *sock) {
+	if s.deadline == 0 {
+		s.deadline = mono.Now().Add(roomRetry)
+		r.crowded.push(s.h)
+	}
 }
 
 // timespec of a wait until deadline; nil waits for ever.

@@ -331,7 +331,9 @@ func (u *ringLoop) SendTo(h Handle, p []byte, to Addr) error {
 		u.stats.Sent += uint64(len(p))
 	case unix.EAGAIN:
 		s.wantRoom = true
-		if !s.poll {
+		if s.family == unix.AF_UNIX {
+			u.crowd(s)
+		} else if !s.poll {
 			e := u.sqe(uring.OpPollAdd, s.fd, ofRoom, s.h)
 			e.OpFlags = uint32(Out)
 			s.poll = true
@@ -464,13 +466,14 @@ func (u *ringLoop) Wait(events []Event, deadline mono.Time) (int, error) {
 	if errno != 0 && errno != unix.EBUSY && errno != unix.EAGAIN {
 		return n, os.NewSyscallError("io_uring_enter", errno)
 	}
-	if u.linger.n > 0 || u.paused.n > 0 {
+	if u.linger.n > 0 || u.paused.n > 0 || u.crowded.n > 0 {
 		now := mono.Now()
 		u.due(&u.linger, now, func(s *sock) {
 			reset(s.fd)
 			u.end(s, os.ErrDeadlineExceeded)
 		})
 		u.due(&u.paused, now, u.receive)
+		u.due(&u.crowded, now, u.room)
 	}
 	n += u.tell(events[n:])
 	for n < len(events) {
