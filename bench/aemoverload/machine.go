@@ -1,6 +1,10 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -11,17 +15,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine is what the processors can do at the moment, with nothing else running on them: on a shared host that changes by the minute.
+// machine is what the processors can do at the moment, beside the garbage of the cell and nothing else: on a shared host that changes by
+// the minute.
 type machine struct {
-	capacity float64       // heavy requests a second, on as many lowered threads as there are processors
-	wake     time.Duration // 99th percentile of how late a raised thread wakes beside them
+	Capacity float64       // heavy requests a second, on as many lowered threads as there are processors
+	Wake     time.Duration // 99th percentile of how late a raised thread wakes beside them, every millisecond
 }
 
-const probeTime = 500 * time.Millisecond
+const (
+	probeWarm = 300 * time.Millisecond
+	probeTime = 500 * time.Millisecond
+)
 
-// probe measures the machine. Its threads end with it.
+// probed measures the machine in a process of its own.
+func probed(garbage bool) (m machine, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return m, err
+	}
+	b, err := exec.Command(self, append(serverFlags(garbage), "-probe")...).Output()
+	if err != nil {
+		return m, fmt.Errorf("probe: %w", err)
+	}
+	return m, json.Unmarshal(b, &m)
+}
+
+func runProbe(churn bool) error {
+	if err := makeGarbage(churn); err != nil {
+		return err
+	}
+	time.Sleep(probeWarm)
+	return json.NewEncoder(os.Stdout).Encode(probe())
+}
+
 func probe() machine {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2 * runtime.NumCPU())) // the thread that wakes finds a P
+	runtime.GOMAXPROCS(2 * runtime.NumCPU()) // the thread that wakes finds a P
 	var stop atomic.Bool
 	var done atomic.Int64
 	var busy, awake sync.WaitGroup
@@ -53,7 +81,7 @@ func probe() machine {
 	stop.Store(true)
 	n := done.Load()
 	busy.Wait()
-	return machine{capacity: float64(n) / took.Seconds(), wake: late.Quantile(0.99)}
+	return machine{float64(n) / took.Seconds(), late.Quantile(0.99)}
 }
 
 // raise makes a thread real-time, which needs privilege; without it nothing changes.

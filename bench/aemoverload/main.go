@@ -48,6 +48,7 @@ var (
 
 	roleServer = flag.String("server", "", "run as this server (internal)")
 	roleGen    = flag.String("generate", "", "run as the generator with this plan (internal)")
+	roleProbe  = flag.Bool("probe", false, "measure what the machine does, and print it (internal)")
 	churn      = flag.Bool("churn", false, "the server makes garbage (internal)")
 	spin       = flag.Int("spin", 0, "work for a microsecond (internal)")
 )
@@ -100,6 +101,8 @@ func main() {
 	switch {
 	case *roleServer != "":
 		err = runServer(*roleServer, *churn)
+	case *roleProbe:
+		err = runProbe(*churn)
 	case *roleGen != "":
 		var p plan
 		if err = json.Unmarshal([]byte(*roleGen), &p); err == nil {
@@ -142,7 +145,10 @@ func orchestrate() error {
 	list := cells()
 	for round := range *rounds {
 		for _, c := range list {
-			now := probe()
+			now, err := probed(c.Garbage)
+			if err != nil {
+				return err
+			}
 			for i := range chosen {
 				s := chosen[(i+round)%len(chosen)] // nobody is always first
 				m, err := best(s, c, now, uint64(round))
@@ -177,7 +183,7 @@ func loadAverage() string {
 // best runs one server in one cell until the generator keeps to the schedule.
 func best(s server, c cell, now machine, seed uint64) (best measured, err error) {
 	for again := range tries {
-		m, err := one(s, c, now.capacity, seed)
+		m, err := one(s, c, now.Capacity, seed)
 		if err != nil {
 			return m, err
 		}
@@ -192,13 +198,18 @@ func best(s server, c cell, now machine, seed uint64) (best measured, err error)
 	return best, nil
 }
 
+// serverFlags are the flags of a process that works like a server.
+func serverFlags(garbage bool) []string {
+	return []string{"-spin", strconv.Itoa(spinPerMicrosecond), "-churn=" + strconv.FormatBool(garbage), "-heap", strconv.Itoa(*budget)}
+}
+
 // one runs one server in one cell.
 func one(s server, c cell, capacity float64, seed uint64) (m measured, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return m, err
 	}
-	srv := exec.Command(self, "-server", s.name, "-spin", strconv.Itoa(spinPerMicrosecond), "-churn="+strconv.FormatBool(c.Garbage), "-heap", strconv.Itoa(*budget))
+	srv := exec.Command(self, append(serverFlags(c.Garbage), "-server", s.name)...)
 	srv.Stderr = os.Stderr
 	in, err := srv.StdinPipe()
 	if err != nil {

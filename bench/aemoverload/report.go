@@ -34,7 +34,7 @@ func summarize(l []measured) summary {
 		p50: stat.MedianOf(l, func(m measured) time.Duration { return m.LightP50 }), p99: stat.MedianOf(l, func(m measured) time.Duration { return m.LightP99 }),
 		p999: stat.MedianOf(l, func(m measured) time.Duration { return m.LightP999 }), heavyP50: stat.MedianOf(l, func(m measured) time.Duration { return m.HeavyP50 }),
 		goodput:  stat.MedianOf(l, func(m measured) float64 { return float64(m.HeavyInTime) / m.Seconds }),
-		share:    stat.MedianOf(l, func(m measured) float64 { return float64(m.HeavyInTime) / m.Seconds / m.capacity }),
+		share:    stat.MedianOf(l, func(m measured) float64 { return float64(m.HeavyInTime) / m.Seconds / m.Capacity }),
 		answered: stat.MedianOf(l, func(m measured) float64 { return share(m.LightAnswered, m.LightSent) }),
 		shed:     stat.MedianOf(l, func(m measured) float64 { return share(m.HeavyShed, m.HeavySent) }),
 		growth:   stat.MedianOf(l, func(m measured) int { return m.rssEnd - m.rssEarly }), rss: stat.MedianOf(l, func(m measured) int { return m.rssEnd }),
@@ -49,7 +49,7 @@ func report(list []cell, chosen []server, all map[cell]map[string][]measured) {
 	for _, c := range list {
 		l := all[c][chosen[0].name]
 		fmt.Fprintf(w, "%s: the machine does %.0f heavy requests/s, and wakes a raised thread beside them %s ms late (p99)\n", c,
-			stat.MedianOf(l, func(m measured) float64 { return m.capacity }), ms(stat.MedianOf(l, func(m measured) time.Duration { return m.wake })))
+			stat.MedianOf(l, func(m measured) float64 { return m.Capacity }), ms(stat.MedianOf(l, func(m measured) time.Duration { return m.Wake })))
 		fmt.Fprintln(w, "  \tlight p50\tp99\tp99.9 ms\tanswered\theavy in time/s\tof capacity\tshed\theavy p50 ms\tRSS MB\tgrew\tgenerator late p99 ms\truns again")
 		for _, s := range chosen {
 			m := summarize(all[c][s.name])

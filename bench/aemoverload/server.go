@@ -40,17 +40,29 @@ func runServer(name string, churn bool) error {
 			io.Copy(io.Discard, os.Stdin)
 			os.Exit(0)
 		}()
-		if *budget > 0 && !ours(name) { // aem's executor does it itself
-			if _, err := worker.TakeHeap(uint64(*budget) << 20); err != nil {
-				return err
+		if ours(name) { // the executor takes the heap's budget itself
+			if churn {
+				go garbage.Make(new(atomic.Bool))
 			}
-		}
-		if churn {
-			go garbage.Make(new(atomic.Bool))
+		} else if err := makeGarbage(churn); err != nil {
+			return err
 		}
 		return s.run(func(addr string) { fmt.Println(addr) })
 	}
 	return fmt.Errorf("no server %q", name)
+}
+
+// makeGarbage gives the heap its budget, and fills it if asked to.
+func makeGarbage(churn bool) error {
+	if *budget > 0 {
+		if _, err := worker.TakeHeap(uint64(*budget) << 20); err != nil {
+			return err
+		}
+	}
+	if churn {
+		go garbage.Make(new(atomic.Bool))
+	}
+	return nil
 }
 
 // serveConns accepts connections and serves each in a goroutine: handle does the work of a request and returns the status.

@@ -167,7 +167,7 @@ func TestConformDatagramBackPressure(t *testing.T) {
 // A peer that does not read keeps nobody but its own datagrams waiting: the loop does not spin. When the peer reads, sending goes on, also
 // when what fills its queue came from somebody else.
 func TestConformDatagramPeerFull(t *testing.T) {
-	each(t, Config{SendQueue: 8192}, func(r *rig) {
+	each(t, Config{SendQueue: 8192, Held: 1}, func(r *rig) {
 		if r.l.Name() == "stdnet" {
 			r.Skip("the standard library waits for the room")
 		}
@@ -183,6 +183,8 @@ func TestConformDatagramPeerFull(t *testing.T) {
 		to := stdAddr(there.LocalAddr())
 		h, err := r.l.Packet(here, nil)
 		r.ok(err)
+		r.ok(r.l.Resume(h))
+		_ = other.SetWriteDeadline(time.Now().Add(bound))
 		if err := r.l.SendTo(h, []byte("mine"), to); !errors.Is(err, ErrBusy) {
 			r.Fatalf("to a peer with %d datagrams in its queue: %v, want ErrBusy", filled, err)
 		}
@@ -192,6 +194,9 @@ func TestConformDatagramPeerFull(t *testing.T) {
 			if err := r.l.SendTo(h, []byte("mine"), to); !errors.Is(err, ErrBusy) {
 				r.Fatalf("try %d: %v, want ErrBusy", tries, err)
 			}
+			_, err := other.WriteTo([]byte("in"), here.LocalAddr())
+			r.ok(err)
+			r.until("what comes in", func() bool { return len(r.got[h]) == 2*(tries+1) })
 		}
 		if n := r.l.Stats().Waits - from; n > 1000 {
 			r.Errorf("the loop came round %d times in 100 ms for a peer that does not read", n)

@@ -165,7 +165,7 @@ func (u *ringLoop) Rearm(h Handle) error {
 
 // receive lets the kernel accept, receive or poll, if s shall and it does not yet.
 func (u *ringLoop) receive(s *sock) {
-	if s.receiving || s.gone || s.closing || s.detach || s.starved || s.deadline != 0 {
+	if s.receiving || s.gone || s.closing || s.detach || s.starved || s.kind == kindListener && s.deadline != 0 {
 		return
 	}
 	if s.kind != kindPoll && (!s.resumed || s.eof || s.held >= u.cfg.Held) {
