@@ -20,7 +20,6 @@ const (
 
 type request []byte
 
-func (r request) kind() byte       { return r[0] }
 func (r request) payload() int     { return int(binary.LittleEndian.Uint32(r[4:])) }
 func (r request) seq() uint64      { return binary.LittleEndian.Uint64(r[8:]) }
 func (r request) setSeq(n int)     { binary.LittleEndian.PutUint64(r[8:], uint64(n)) }
