@@ -174,7 +174,7 @@ func (ex *Executor) holder() func(mono.Time) bool {
 		return nil
 	}
 	if ex.pace.loops.Add(1) > int64(ex.cfg.Loops) {
-		ex.pace.loops.Add(-1)
+		ex.pace.leave()
 		return nil
 	}
 	return ex.pace.hold

@@ -463,32 +463,24 @@ func TestPacemaker(t *testing.T) {
 	before := runtime.NumGoroutine()
 	ex := newExecutor(t, &Config{TakeProcs: true})
 	p := ex.pace
-	until := func(what string, cond func() bool) {
-		t.Helper()
-		for give := time.Now().Add(time.Minute); !cond(); time.Sleep(time.Millisecond) {
-			if time.Now().After(give) {
-				t.Fatal(what)
-			}
-		}
-	}
-	until("it does not sleep when nothing runs", p.asleep.Load)
+	eventually(t, "it to sleep when nothing runs", p.asleep.Load)
 	if err := ex.Normal().Do(bounded(t), func(*Ctx) {}); err != nil || !p.asleep.Load() || p.beats.Load() != 0 {
 		t.Errorf("it beats for workers that are not lowered (%v)", err)
 	}
 	if err := ex.Background().Do(bounded(t), func(*Ctx) {
 		from := p.beats.Load()
-		until("it does not beat", func() bool { return p.beats.Load() > from+3 })
+		eventually(t, "beats", func() bool { return p.beats.Load() > from+3 })
 	}); err != nil {
 		t.Error(err)
 	}
 	if err := ex.Background().Do(bounded(t), func(*Ctx) { runtime.Goexit() }); FateOf(err) != Panicked {
 		t.Error(err)
 	}
-	until("it does not sleep again", func() bool { return p.asleep.Load() && p.running.Load() == 0 })
+	eventually(t, "it to sleep again", func() bool { return p.asleep.Load() && p.running.Load() == 0 })
 	if err := ex.Shutdown(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
-	until("goroutines are left", func() bool { return runtime.NumGoroutine() <= before })
+	eventually(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestConfigErrors(t *testing.T) {

@@ -141,18 +141,10 @@ func (h *packetHandover) gone() {
 }
 
 func (h *packetHandover) keep() error {
-	l := h.p.link.l
-	done := make(chan error, 1)
-	if l.post(func() { done <- h.goOn() }) {
-		select {
-		case err := <-done:
-			return err
-		case <-l.ended:
-		}
-	} else if h.file != nil {
-		h.file.Close()
+	if err := h.p.link.l.hand(h.file, h.goOn); err != nil {
+		return fmt.Errorf("aem: %v could not go on: %w", h.src, err)
 	}
-	return fmt.Errorf("aem: %v could not go on: %w", h.src, ErrLoopClosed)
+	return nil
 }
 
 // goOn takes the socket back, on the loop.
@@ -167,12 +159,9 @@ func (h *packetHandover) goOn() (err error) {
 			p.lent = false
 			p.mu.Unlock()
 			p.sink.Fail(err)
-			err = fmt.Errorf("aem: %v could not go on: %w", s, err)
 		}
 	}
-	for _, d := range h.received {
-		p.pass(Packet{Data: d.Data, From: d.Addr.AddrPort, Path: d.Addr.Path, socket: p})
-	}
+	p.passAgain(h.received)
 	for _, pkt := range h.waiting() { // the socket did not leave the loop
 		p.pass(pkt)
 	}
@@ -207,6 +196,13 @@ func (p *packetLink) back(h *packetHandover) error {
 	p.mu.Unlock()
 	p.adopt(handle)
 	return nil
+}
+
+// passAgain hands datagrams to the handler that came in before the socket was handed over.
+func (p *packetLink) passAgain(all []loop.Datagram) {
+	for _, d := range all {
+		p.pass(Packet{Data: d.Data, From: d.Addr.AddrPort, Path: d.Addr.Path, socket: p})
+	}
 }
 
 // takeGrams queues datagrams that were queued before. mu is locked.

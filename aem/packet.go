@@ -120,9 +120,7 @@ func (p *packetLink) begin(t *TakenPackets) {
 		return
 	}
 	p.adopt(h)
-	for _, d := range t.received {
-		p.pass(Packet{Data: d.Data, From: d.Addr.AddrPort, Path: d.Addr.Path, socket: p})
-	}
+	p.passAgain(t.received)
 	_ = l.back.Resume(h)
 	p.flush() // what was wanted before there was a handle
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"midplane/bench/internal/garbage"
 	"midplane/internal/aem/hist"
 
 	"golang.org/x/sys/unix"
@@ -41,8 +42,11 @@ func probed(garbage bool) (m machine, err error) {
 }
 
 func runProbe(churn bool) error {
-	if err := makeGarbage(churn); err != nil {
+	if err := takeHeap(); err != nil {
 		return err
+	}
+	if churn {
+		go garbage.Make(new(atomic.Bool))
 	}
 	time.Sleep(probeWarm)
 	return json.NewEncoder(os.Stdout).Encode(probe())
@@ -52,7 +56,7 @@ func probe() machine {
 	runtime.GOMAXPROCS(2 * runtime.NumCPU()) // the thread that wakes finds a P
 	var stop atomic.Bool
 	var done atomic.Int64
-	var busy, awake sync.WaitGroup
+	var busy sync.WaitGroup
 	for range runtime.NumCPU() {
 		busy.Go(func() {
 			runtime.LockOSThread() // for good: the thread stays lowered
@@ -65,9 +69,12 @@ func probe() machine {
 	}
 	var late hist.Hist
 	start := time.Now()
-	awake.Go(func() {
+	awake := make(chan struct{})
+	go func() {
+		defer close(awake)
 		runtime.LockOSThread()
-		raise(unix.Gettid())
+		// Real-time, which needs privilege; without it the thread is as any other.
+		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10}, 0)
 		unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 		for time.Since(start) < probeTime {
 			due := time.Now().Add(time.Millisecond)
@@ -75,16 +82,11 @@ func probe() machine {
 			unix.Nanosleep(&ts, nil)
 			late.Add(time.Since(due))
 		}
-	})
-	awake.Wait()
+	}()
+	<-awake
 	took := time.Since(start)
 	stop.Store(true)
 	n := done.Load()
 	busy.Wait()
 	return machine{float64(n) / took.Seconds(), late.Quantile(0.99)}
-}
-
-// raise makes a thread real-time, which needs privilege; without it nothing changes.
-func raise(tid int) {
-	_ = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10}, 0)
 }

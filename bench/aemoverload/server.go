@@ -40,29 +40,26 @@ func runServer(name string, churn bool) error {
 			io.Copy(io.Discard, os.Stdin)
 			os.Exit(0)
 		}()
-		if ours(name) { // the executor takes the heap's budget itself
-			if churn {
-				go garbage.Make(new(atomic.Bool))
+		if !ours(name) { // the executor does it itself
+			if err := takeHeap(); err != nil {
+				return err
 			}
-		} else if err := makeGarbage(churn); err != nil {
-			return err
+		}
+		if churn {
+			go garbage.Make(new(atomic.Bool))
 		}
 		return s.run(func(addr string) { fmt.Println(addr) })
 	}
 	return fmt.Errorf("no server %q", name)
 }
 
-// makeGarbage gives the heap its budget, and fills it if asked to.
-func makeGarbage(churn bool) error {
-	if *budget > 0 {
-		if _, err := worker.TakeHeap(uint64(*budget) << 20); err != nil {
-			return err
-		}
+// takeHeap gives the heap its budget.
+func takeHeap() error {
+	if *budget <= 0 {
+		return nil
 	}
-	if churn {
-		go garbage.Make(new(atomic.Bool))
-	}
-	return nil
+	_, err := worker.TakeHeap(uint64(*budget) << 20)
+	return err
 }
 
 // serveConns accepts connections and serves each in a goroutine: handle does the work of a request and returns the status.

@@ -332,15 +332,7 @@ func (e *epoll) Wait(events []Event, deadline mono.Time) (int, error) {
 	if err := e.kernelWait(n > 0 || e.ready.n > 0, deadline); err != nil {
 		return n, err
 	}
-	if e.linger.n > 0 || e.paused.n > 0 || e.crowded.n > 0 {
-		now := mono.Now()
-		e.due(&e.linger, now, func(s *sock) {
-			reset(s.fd)
-			e.end(s, os.ErrDeadlineExceeded)
-		})
-		e.due(&e.paused, now, e.push)
-		e.due(&e.crowded, now, e.room)
-	}
+	e.overdue(e.end, e.push)
 	n += e.tell(events[n:])
 	for range e.ready.n {
 		if n == len(events) {

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"net"
+	"os"
 	"time"
 	"unsafe"
 
@@ -229,6 +230,20 @@ func (r *raw) next(deadline mono.Time) mono.Time {
 		}
 	}
 	return deadline
+}
+
+// overdue does what the deadlines of endpoints are for: those that linger end, listeners accept and packet sockets try again.
+func (r *raw) overdue(end func(*sock, error), accept func(*sock)) {
+	if r.linger.n == 0 && r.paused.n == 0 && r.crowded.n == 0 {
+		return
+	}
+	now := mono.Now()
+	r.due(&r.linger, now, func(s *sock) {
+		reset(s.fd)
+		end(s, os.ErrDeadlineExceeded)
+	})
+	r.due(&r.paused, now, accept)
+	r.due(&r.crowded, now, r.room)
 }
 
 // due calls f for each endpoint of q whose deadline is over.

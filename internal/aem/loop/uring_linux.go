@@ -466,15 +466,7 @@ func (u *ringLoop) Wait(events []Event, deadline mono.Time) (int, error) {
 	if errno != 0 && errno != unix.EBUSY && errno != unix.EAGAIN {
 		return n, os.NewSyscallError("io_uring_enter", errno)
 	}
-	if u.linger.n > 0 || u.paused.n > 0 || u.crowded.n > 0 {
-		now := mono.Now()
-		u.due(&u.linger, now, func(s *sock) {
-			reset(s.fd)
-			u.end(s, os.ErrDeadlineExceeded)
-		})
-		u.due(&u.paused, now, u.receive)
-		u.due(&u.crowded, now, u.room)
-	}
+	u.overdue(u.end, u.receive)
 	n += u.tell(events[n:])
 	for n < len(events) {
 		c, ok := u.backlog.pop()

@@ -140,12 +140,7 @@ func TestMovesAreBounded(t *testing.T) {
 				}
 			}
 			intact(t, w)
-			if most := 3*n + 2*slack; worst > most {
-				t.Errorf("%s: %d entries in full chunks with %d timers; want %d at most", name, worst, n, most)
-			}
-			if most := 4*n + 3*slack + (dueSlot+1)*chunkLen; int(w.used) > most {
-				t.Errorf("%s: %d records for %d timers", name, w.used, n)
-			}
+			bounded(t, w, name, n, worst)
 		}
 	}
 }

@@ -35,8 +35,9 @@ type entry struct {
 }
 
 const (
-	whenTwin = 2
-	whenStep = 4
+	whenTwin  = 2
+	whenShift = 2
+	whenStep  = 1 << whenShift
 )
 
 func whenOf(tick int64) uint32 { return uint32(tick)*whenStep | 1 }
@@ -268,7 +269,7 @@ func (w *slots) pour(i, limit int) {
 // refine puts an entry into the finest level whose window that passes now, or the next one, has its tick.
 func (w *slots) refine(e entry) {
 	now := w.tick
-	at := now + int64(int32(e.when-whenOf(now))>>2)
+	at := now + int64(int32(e.when-whenOf(now))>>whenShift)
 	if at <= now {
 		w.push(dueSlot, e)
 		return

@@ -309,13 +309,19 @@ func TestEntriesAreBounded(t *testing.T) {
 				worst = max(worst, w.full*chunkLen)
 			}
 			intact(t, w)
-			if limit := 3*n + 2*slack; worst > limit {
-				t.Errorf("%s: %d entries in full chunks with %d timers; want %d at most", name, worst, n, limit)
-			}
-			if limit := 4*n + 3*slack + (dueSlot+1)*chunkLen; int(w.used) > limit {
-				t.Errorf("%s: %d records for %d timers", name, w.used, n)
-			}
+			bounded(t, w, name, n, worst)
 		}
+	}
+}
+
+// bounded checks what a wheel keeps for n timers: worst entries in full chunks at a time, and records.
+func bounded(t *testing.T, w *Wheel, name string, n, worst int) {
+	t.Helper()
+	if limit := 3*n + 2*slack; worst > limit {
+		t.Errorf("%s: %d entries in full chunks with %d timers; want %d at most", name, worst, n, limit)
+	}
+	if limit := 4*n + 3*slack + (dueSlot+1)*chunkLen; int(w.used) > limit {
+		t.Errorf("%s: %d records for %d timers", name, w.used, n)
 	}
 }
 
