@@ -488,7 +488,8 @@ func TestConfigErrors(t *testing.T) {
 		"Workers": {Workers: -1},
 		"Loops":   {Loops: 5000},
 
-		"HeapBudget": {HeapBudget: 1 << 10},
+		"HeapBudget":   {HeapBudget: 1 << 10},
+		"HeapPrefault": {HeapPrefault: true},
 	} {
 		var e *ConfigError
 		if _, err := New(&cfg); !errors.As(err, &e) || e.Field != field {

@@ -12,6 +12,7 @@ import (
 
 	"midplane/bench/internal/garbage"
 	"midplane/internal/aem/hist"
+	"midplane/internal/sys"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,8 +79,9 @@ func probe() machine {
 		unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 		for time.Since(start) < probeTime {
 			due := time.Now().Add(time.Millisecond)
-			ts := unix.NsecToTimespec(int64(time.Millisecond))
-			unix.Nanosleep(&ts, nil)
+			for wait := time.Until(due); wait > 0; wait = time.Until(due) {
+				sys.SleepThreadHeld(wait)
+			}
 			late.Add(time.Since(due))
 		}
 	}()

@@ -53,12 +53,12 @@ func runServer(name string, churn bool) error {
 	return fmt.Errorf("no server %q", name)
 }
 
-// takeHeap gives the heap its budget.
+// takeHeap gives the heap its budget, and the memory for it.
 func takeHeap() error {
 	if *budget <= 0 {
 		return nil
 	}
-	_, err := worker.TakeHeap(uint64(*budget) << 20)
+	_, err := worker.TakeHeap(uint64(*budget)<<20, true)
 	return err
 }
 

@@ -27,6 +27,7 @@ import (
 	"midplane/bench/internal/garbage"
 	"midplane/bench/internal/stat"
 	"midplane/internal/aem/hist"
+	"midplane/internal/sys"
 
 	"golang.org/x/sys/unix"
 )
@@ -179,8 +180,7 @@ func stamp(w io.Writer) error {
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	var b [8]byte
 	for {
-		ts := unix.NsecToTimespec(int64(time.Millisecond) + rand.Int64N(int64(2*time.Millisecond)))
-		unix.Nanosleep(&ts, nil)
+		sys.SleepThreadHeld(time.Millisecond + rand.N(2*time.Millisecond))
 		binary.LittleEndian.PutUint64(b[:], uint64(monotonic()))
 		if _, err := w.Write(b[:]); err != nil {
 			return nil
@@ -281,7 +281,7 @@ func (s setup) measure() error {
 	w := &watcher{done: make(chan error, 1)}
 	to := ""
 	if s.Own {
-		ex, err := aem.New(&aem.Config{TakeProcs: true, HeapBudget: s.Heap})
+		ex, err := aem.New(&aem.Config{TakeProcs: true, HeapBudget: s.Heap, HeapPrefault: s.Heap > 0})
 		if err != nil {
 			return err
 		}

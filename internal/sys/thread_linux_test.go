@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // What one thread is given changes nothing for others.
@@ -41,6 +42,44 @@ func TestThread(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	if n, err := ThreadNice(); n != before || err != nil {
 		t.Errorf("another thread's niceness is %d now, was %d (%v)", n, before, err)
+	}
+}
+
+// A goroutine that sleeps keeps its P, or gives it to others.
+func TestSleepThread(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for name, c := range map[string]struct {
+		sleep func(time.Duration)
+		held  bool
+	}{"SleepThread": {SleepThread, false}, "SleepThreadHeld": {SleepThreadHeld, true}} {
+		var others atomic.Int64
+		var stop atomic.Bool
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for !stop.Load() {
+				others.Add(1)
+				runtime.Gosched()
+			}
+		}()
+		runtime.Gosched()
+		const d = 3 * time.Millisecond
+		ran := false
+		for range 20 { // a signal may end one that keeps its P
+			before, start := others.Load(), time.Now()
+			c.sleep(d)
+			if took, after := time.Since(start), others.Load(); took >= d {
+				ran = after > before
+				if ran != c.held {
+					break
+				}
+			}
+		}
+		if ran == c.held {
+			t.Errorf("%s: others ran meanwhile: %v", name, ran)
+		}
+		stop.Store(true)
+		<-done
 	}
 }
 

@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -12,6 +13,9 @@ import (
 
 // ErrHeapTaken says that the collector's pace belongs to somebody else.
 var ErrHeapTaken = errors.New("GOGC was set already")
+
+// ErrNoMemory says that a budget is more than the machine and the process's cgroups have left.
+var ErrNoMemory = errors.New("too little memory")
 
 // LeastHeap is the smallest budget: below it the runtime's own pace is the better one.
 const LeastHeap = 16 << 20
@@ -36,12 +40,17 @@ type Heap struct {
 // TakeHeap lets the heap grow to budget octets, at least LeastHeap, or to twice what lives, whichever is more. It refuses when
 // the environment, the program or another executor has set GOGC. It stops the world for a moment, as do Release and
 // collections that find that what lives has changed by more than an eighth.
-func TakeHeap(budget uint64) (*Heap, error) {
+//
+// With prefault it first gets the budget's memory from the kernel, in huge pages where it may, and collects. The runtime keeps what it
+// has up to its goal and a tenth (runtime/mgcscavenge.go:gcPaceScavenger), which is the budget.
+func TakeHeap(budget uint64, prefault bool) (*Heap, error) {
 	heap.Lock()
 	defer heap.Unlock()
 	switch {
 	case heap.taken != nil:
 		return nil, fmt.Errorf("%w, by another executor of this process", ErrHeapTaken)
+	case prefault && budget > available():
+		return nil, fmt.Errorf("%w: of %d octets to get there are %d", ErrNoMemory, budget, available())
 	case os.Getenv("GOGC") != "":
 		return nil, fmt.Errorf("%w, by the environment: GOGC=%s", ErrHeapTaken, os.Getenv("GOGC"))
 	}
@@ -52,6 +61,10 @@ func TakeHeap(budget uint64) (*Heap, error) {
 	}
 	heap.taken = h
 	h.watch()
+	if prefault {
+		populate(make([]byte, budget-min(budget, living())))
+		runtime.GC()
+	}
 	return h, nil
 }
 
@@ -64,6 +77,20 @@ func percent(budget, live uint64) int {
 		return int(budget * 100 / heapMinimum)
 	}
 	return int((budget - live) * 100 / live)
+}
+
+func available() uint64 {
+	if m, ok := Memory(); ok {
+		return m
+	}
+	return math.MaxUint64
+}
+
+// touch makes the kernel give memory for b.
+func touch(b []byte) {
+	for i := 0; i < len(b); i += os.Getpagesize() {
+		b[i] = 0
+	}
 }
 
 // living returns what the last collection found to be alive.

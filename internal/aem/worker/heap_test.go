@@ -40,12 +40,12 @@ func TestHeap(t *testing.T) {
 	}
 	t.Setenv("GOGC", "")
 	const budget = 64 << 20
-	h, err := TakeHeap(budget)
+	h, err := TakeHeap(budget, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer h.Release()
-	if _, err := TakeHeap(budget); !errors.Is(err, ErrHeapTaken) {
+	if _, err := TakeHeap(budget, false); !errors.Is(err, ErrHeapTaken) {
 		t.Errorf("taken twice: %v", err)
 	}
 	until := func(what string, cond func() bool) {
@@ -74,7 +74,7 @@ func TestHeap(t *testing.T) {
 	}
 
 	// Whoever sets it while it is taken keeps it.
-	if h, err = TakeHeap(budget); err != nil {
+	if h, err = TakeHeap(budget, false); err != nil {
 		t.Fatal(err)
 	}
 	debug.SetGCPercent(77)
@@ -82,12 +82,12 @@ func TestHeap(t *testing.T) {
 	if v := debug.SetGCPercent(77); v != 77 {
 		t.Errorf("GOGC is %d, was set to 77 by somebody else", v)
 	}
-	if _, err := TakeHeap(budget); !errors.Is(err, ErrHeapTaken) {
+	if _, err := TakeHeap(budget, false); !errors.Is(err, ErrHeapTaken) {
 		t.Errorf("taken from the program: %v", err)
 	}
 	debug.SetGCPercent(defaultPercent)
 	t.Setenv("GOGC", "100")
-	if _, err := TakeHeap(budget); !errors.Is(err, ErrHeapTaken) {
+	if _, err := TakeHeap(budget, false); !errors.Is(err, ErrHeapTaken) {
 		t.Errorf("taken from the environment: %v", err)
 	}
 }

@@ -25,11 +25,29 @@ func Quota() (float64, bool) { return quota(root) }
 // quota reads the limits of all groups from the process's own up to the root: cpu.max of version 2, cpu.cfs_quota_us and
 // cpu.cfs_period_us of version 1 (kernel documentation, admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
 func quota(fsys fs.FS) (float64, bool) {
+	least := math.Inf(1)
+	eachGroup(fsys, "cpu", func(group string) {
+		words := readWords(fsys, path.Join(group, "cpu.max"))
+		if len(words) == 2 {
+			least = min(least, ratio(words[0], words[1]))
+		}
+	}, func(group string) {
+		q := readWords(fsys, path.Join(group, "cpu.cfs_quota_us"))
+		p := readWords(fsys, path.Join(group, "cpu.cfs_period_us"))
+		if len(q) == 1 && len(p) == 1 {
+			least = min(least, ratio(q[0], p[0]))
+		}
+	})
+	return least, !math.IsInf(least, 1)
+}
+
+// eachGroup calls two or one with the directories of the cgroups of this process that may limit it, from its own up to the root: two with
+// those of version 2, one with those of version 1 that have the controller.
+func eachGroup(fsys fs.FS, controller string, two, one func(group string)) {
 	b, err := fs.ReadFile(fsys, "proc/self/cgroup")
 	if err != nil {
-		return 0, false
+		return
 	}
-	least := math.Inf(1)
 	for line := range strings.SplitSeq(string(b), "\n") {
 		f := strings.SplitN(line, ":", 3) // number:controllers:path
 		if len(f) != 3 {
@@ -38,26 +56,14 @@ func quota(fsys fs.FS) (float64, bool) {
 		switch {
 		case f[1] == "":
 			for _, mount := range []string{"sys/fs/cgroup", "sys/fs/cgroup/unified"} {
-				upward(f[2], func(group string) {
-					words := readWords(fsys, path.Join(mount, group, "cpu.max"))
-					if len(words) == 2 {
-						least = min(least, ratio(words[0], words[1]))
-					}
-				})
+				upward(f[2], func(group string) { two(path.Join(mount, group)) })
 			}
-		case strings.Contains(","+f[1]+",", ",cpu,"):
-			for _, mount := range []string{"sys/fs/cgroup/" + f[1], "sys/fs/cgroup/cpu"} {
-				upward(f[2], func(group string) {
-					q := readWords(fsys, path.Join(mount, group, "cpu.cfs_quota_us"))
-					p := readWords(fsys, path.Join(mount, group, "cpu.cfs_period_us"))
-					if len(q) == 1 && len(p) == 1 {
-						least = min(least, ratio(q[0], p[0]))
-					}
-				})
+		case strings.Contains(","+f[1]+",", ","+controller+","):
+			for _, mount := range []string{"sys/fs/cgroup/" + f[1], "sys/fs/cgroup/" + controller} {
+				upward(f[2], func(group string) { one(path.Join(mount, group)) })
 			}
 		}
 	}
-	return least, !math.IsInf(least, 1)
 }
 
 // upward calls f with a group and those above it.

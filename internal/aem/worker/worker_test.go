@@ -34,6 +34,31 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+func TestMemory(t *testing.T) {
+	const meminfo = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    900 kB\n"
+	for name, c := range map[string]struct {
+		files fstest.MapFS
+		want  uint64
+		ok    bool
+	}{
+		"nothing":     {fstest.MapFS{}, 0, false},
+		"the machine": {fstest.MapFS{"proc/meminfo": file(meminfo)}, 900 << 10, true},
+		"v2, above": {fstest.MapFS{"proc/meminfo": file(meminfo), "proc/self/cgroup": file("0::/a/b\n"),
+			"sys/fs/cgroup/a/b/memory.max": file("max\n"), "sys/fs/cgroup/a/b/memory.current": file("7\n"),
+			"sys/fs/cgroup/a/memory.max": file("5000\n"), "sys/fs/cgroup/a/memory.current": file("3000\n")}, 2000, true},
+		"v2, used up": {fstest.MapFS{"proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("10\n"), "sys/fs/cgroup/memory.current": file("11\n")}, 0, true},
+		"v1": {fstest.MapFS{"proc/meminfo": file(meminfo), "proc/self/cgroup": file("3:memory:/x\n"),
+			"sys/fs/cgroup/memory/x/memory.limit_in_bytes": file("700\n"), "sys/fs/cgroup/memory/x/memory.usage_in_bytes": file("600\n")}, 100, true},
+		"v1, unlimited": {fstest.MapFS{"proc/meminfo": file(meminfo), "proc/self/cgroup": file("3:memory:/\n"),
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n"), "sys/fs/cgroup/memory/memory.usage_in_bytes": file("600\n")}, 900 << 10, true},
+		"hostile": {fstest.MapFS{"proc/meminfo": file("MemAvailable:\nMemAvailable: -1 kB\nMemAvailable: 99999999999999999999 kB\n")}, 0, false},
+	} {
+		if got, ok := memory(c.files); ok != c.ok || ok && got != c.want {
+			t.Errorf("%s: %d, %v; want %d", name, got, ok, c.want)
+		}
+	}
+}
+
 // What limits the process is looked at anew each time.
 func TestProcessorsFollowsQuota(t *testing.T) {
 	if affinity() < 2 {
