@@ -2,6 +2,7 @@ package aem
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"runtime"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"midplane/internal/aem/loop"
+	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
 )
 
@@ -26,6 +28,11 @@ type LoopConfig struct {
 	MaxConns int
 	// Linger is how long a closed connection tries to send what is queued, default 5 s.
 	Linger time.Duration
+	// Realtime gives the loop's thread a real-time priority, 1 to 99 (SCHED_RR, sched(7)); 0 for none. It then runs before everything
+	// of normal priority on the machine, whatever the garbage collector and other programs do: see the package comment for what that
+	// gains, and for what its handlers must not do then. NewLoop fails where the back end has no thread of its own (stdnet), or
+	// the process may not: it takes CAP_SYS_NICE, or RLIMIT_RTPRIO of as much.
+	Realtime int
 }
 
 // Loop waits for the kernel on behalf of events, on a thread of its own (io_uring, epoll) or a goroutine (stdnet), and runs
@@ -58,6 +65,8 @@ type occurring interface {
 	link() *occurring
 }
 
+const maxRealtime = 99 // kernel: MAX_RT_PRIO-1
+
 // ErrLoopClosed is the error of operations on a loop that is closed, or on what belonged to it.
 var ErrLoopClosed = errors.New("aem: the loop is closed")
 
@@ -66,11 +75,14 @@ func NewLoop(ex *Executor, cfg *LoopConfig) (*Loop, error) {
 	if cfg == nil {
 		cfg = &LoopConfig{}
 	}
+	if cfg.Realtime < 0 || cfg.Realtime > maxRealtime {
+		return nil, &ConfigError{"Realtime", cfg.Realtime, fmt.Sprintf("1 to %d, or 0 for none", maxRealtime)}
+	}
 	l := &Loop{ex: ex, ended: make(chan struct{}), events: make([]loop.Event, 256), timers: NewTimers(), accepts: map[loop.Handle]struct{}{}, all: map[*Event]struct{}{}}
 	opened := make(chan error)
 	go l.run(loop.Config{
 		Buffers: cfg.Buffers, BufferSize: cfg.BufferSize, SendQueue: cfg.SendQueue, MaxEndpoints: cfg.MaxConns, Linger: cfg.Linger, Hold: ex.holder(),
-	}, cfg.Backend, opened)
+	}, cfg.Backend, cfg.Realtime, opened)
 	if err := <-opened; err != nil {
 		return nil, err
 	}
@@ -101,7 +113,7 @@ func (l *Loop) Timers() *Timers { return l.timers }
 // Executor is where the loop's events go.
 func (l *Loop) Executor() *Executor { return l.ex }
 
-func (l *Loop) run(cfg loop.Config, backend string, opened chan<- error) {
+func (l *Loop) run(cfg loop.Config, backend string, realtime int, opened chan<- error) {
 	defer close(l.ended)
 	if cfg.Hold != nil {
 		defer l.ex.pace.leave()
@@ -117,6 +129,11 @@ func (l *Loop) run(cfg loop.Config, backend string, opened chan<- error) {
 		return
 	}
 	l.backend = l.back.Name()
+	if err := l.raise(realtime); err != nil {
+		l.back.Stop()
+		opened <- err
+		return
+	}
 	opened <- nil
 	for l.turn() {
 	}
@@ -125,6 +142,20 @@ func (l *Loop) run(cfg loop.Config, backend string, opened chan<- error) {
 		l.ex.warn("event loop", err)
 	}
 	l.abandon()
+}
+
+// raise gives the loop's thread a real-time priority.
+func (l *Loop) raise(priority int) error {
+	switch {
+	case priority == 0:
+		return nil
+	case l.backend == "stdnet" || !worker.CanRealtime:
+		return &ConfigError{"Realtime", priority, "0: a loop on " + l.backend + " has no thread of its own here"}
+	}
+	if err := worker.Realtime(priority); err != nil {
+		return fmt.Errorf("aem: Realtime is %d, which takes CAP_SYS_NICE or RLIMIT_RTPRIO of %[1]d or more, and time for it in the cgroup: %w", priority, err)
+	}
+	return nil
 }
 
 // closeAll ends what belongs to no event, or whose end the back end has not told yet.

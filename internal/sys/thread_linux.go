@@ -19,6 +19,23 @@ func ThreadNice() (int, error) {
 	return 20 - p, err // the system call's own scale (kernel/sys.c:getpriority)
 }
 
+// SetThreadRealtime gives the calling thread alone, which must be locked, a real-time priority, 1 to 99 (SCHED_RR, sched(7)). It takes
+// CAP_SYS_NICE, or a limit RLIMIT_RTPRIO of as much. Threads and processes that it starts do not inherit it.
+func SetThreadRealtime(priority int) error {
+	return unix.SchedSetAttr(0, &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: uint32(priority),
+	}, 0)
+}
+
+// ThreadRealtime returns the real-time priority of the calling thread, 0 when it has none.
+func ThreadRealtime() (int, error) {
+	a, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return 0, err
+	}
+	return int(a.Priority), nil
+}
+
 // SetThreadCPUs binds the calling thread, which must be locked, to processors.
 func SetThreadCPUs(cpus []int) error {
 	var set unix.CPUSet

@@ -86,13 +86,6 @@ func available() uint64 {
 	return math.MaxUint64
 }
 
-// touch makes the kernel give memory for b.
-func touch(b []byte) {
-	for i := 0; i < len(b); i += os.Getpagesize() {
-		b[i] = 0
-	}
-}
-
 // living returns what the last collection found to be alive.
 func living() uint64 {
 	s := [1]metrics.Sample{{Name: "/gc/heap/live:bytes"}}

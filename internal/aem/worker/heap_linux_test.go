@@ -30,8 +30,7 @@ func TestPrefault(t *testing.T) {
 	grow := func() (pages int64) {
 		before := faults(t)
 		for range budget / (1 << 20) * 3 / 4 {
-			kept = make([]byte, 1<<20)
-			touch(kept)
+			kept = make([]byte, 1<<20) // which writes zeros
 		}
 		return faults(t) - before
 	}

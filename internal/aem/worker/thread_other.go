@@ -5,6 +5,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 )
 
@@ -15,6 +16,20 @@ func Dedicate(nice int, cpus []int) error {
 		return fmt.Errorf("niceness and processors of a thread: %w", errors.ErrUnsupported)
 	}
 	return nil
+}
+
+// CanRealtime says that Realtime may work.
+const CanRealtime = false
+
+// Realtime fails: a thread's priority is Linux's.
+func Realtime(int) error {
+	return fmt.Errorf("real-time priority of a thread: %w", errors.ErrUnsupported)
+}
+
+func populate(b []byte) {
+	for i := 0; i < len(b); i += os.Getpagesize() {
+		b[i] = 0
+	}
 }
 
 // CheckCPUs refuses any processor: there is no way to ask for one.

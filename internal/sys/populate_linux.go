@@ -1,4 +1,4 @@
-package worker
+package sys
 
 import (
 	"os"
@@ -9,13 +9,15 @@ import (
 
 const hugePage = 2 << 20 // a hint; where huge pages have another size the kernel rounds
 
-// populate makes the kernel give memory for b, all of it at once and in huge pages where it can (madvise(2)).
-func populate(b []byte) {
+// Populate makes the kernel give memory for b, of which nothing is in use yet, all at once and in huge pages where it can (madvise(2)).
+func Populate(b []byte) {
 	if h := aligned(b, hugePage); len(h) > 0 {
 		_ = unix.Madvise(h, unix.MADV_HUGEPAGE)
 	}
 	if p := aligned(b, uintptr(os.Getpagesize())); len(p) == 0 || unix.Madvise(p, unix.MADV_POPULATE_WRITE) != nil { // before Linux 5.14
-		touch(b)
+		for i := 0; i < len(b); i += os.Getpagesize() {
+			b[i] = 0
+		}
 	}
 }
 
