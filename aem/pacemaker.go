@@ -9,20 +9,17 @@ import (
 	"midplane/internal/mono"
 )
 
-// How often the runtime is made to look at the network while lowered workers run. At 0.5 ms this and what it wakes take about 8 % of a
-// processor. Loops that keep their P do not need it; the executor's own timers, at least, do.
-const (
-	beat     = 500 * time.Microsecond
-	slowBeat = 2 * time.Millisecond // beside loops that keep their P
-)
+// beat is how often the runtime is made to look at the network while lowered workers run. Shorter ones cost more (0.5 ms: a twentieth of two
+// processors) and gained nothing.
+const beat = 2 * time.Millisecond
 
 // pacemaker keeps the runtime polling while lowered workers run. A thread that schedules a goroutine which is locked to another
 // thread hands its P over and goes to sleep (runtime/proc.go:startlockedm). Every stop of the world puts all lowered handlers that run
 // through that, and often nobody is left in the network poller then, although Ps are idle: descriptors and timers wait until sysmon
 // looks, 10 ms later. So somebody whom the kernel wakes by itself readies a goroutine now and then, which makes the runtime start a
 // thread that polls, runs what is ready, and stays in the poller: a loop that keeps its P does it before it waits, which it does
-// every 2 ms; without one, a thread of the pacemaker's own, which sleeps in system calls. Each of those makes sysmon take a P back,
-// and look again after 20 us for a while, so the thread rests as long as there is a loop.
+// every 2 ms; without one, a thread of the pacemaker's own, which sleeps past the runtime and keeps its P as well. If it gave it up each
+// time, sysmon would hand it over and look again after 20 us, all the time, for a tenth of a processor.
 type pacemaker struct {
 	running atomic.Int64 // lowered handlers that run
 	loops   atomic.Int64 // loops that keep their P meanwhile
@@ -77,7 +74,7 @@ func (p *pacemaker) hold(now mono.Time) bool {
 	if p.running.Load() == 0 {
 		return false
 	}
-	if last := p.last.Load(); now.Sub(mono.Time(last)) >= slowBeat && p.last.CompareAndSwap(last, int64(now)) {
+	if last := p.last.Load(); now.Sub(mono.Time(last)) >= beat && p.last.CompareAndSwap(last, int64(now)) {
 		p.beat()
 	}
 	return true

@@ -116,7 +116,7 @@ func runLight(x *aem.Ctx) {
 
 // executor makes the classes: light requests are handled where they are read, heavy ones by lowered workers.
 func executor() (ex *aem.Executor, urgent, slow *aem.Class, err error) {
-	if ex, err = aem.New(&aem.Config{TakeProcs: true, HeapBudget: int64(*budget) << 20, HeapPrefault: *budget > 0}); err != nil {
+	if ex, err = aem.New(&aem.Config{TakeProcs: true, HeapBudget: int64(*budget) << 20, HeapPrefault: *churn && *budget > 0}); err != nil {
 		return nil, nil, nil, err
 	}
 	if urgent, err = ex.Class("light", aem.ClassConfig{Inline: true}); err != nil {

@@ -134,7 +134,7 @@ func generate(p plan) error {
 	unsent, turn := 0, 0
 	for i, s := range all {
 		for wait := s.due - time.Since(start); wait > 0; wait = s.due - time.Since(start) {
-			sys.SleepThreadHeld(wait)
+			sys.SleepThread(wait)
 		}
 		late.Add(time.Since(start) - s.due)
 		b[0] = s.kind

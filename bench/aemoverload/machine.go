@@ -68,27 +68,43 @@ func probe() machine {
 			}
 		})
 	}
-	var late hist.Hist
 	start := time.Now()
-	awake := make(chan struct{})
-	go func() {
-		defer close(awake)
-		runtime.LockOSThread()
-		// Real-time, which needs privilege; without it the thread is as any other.
-		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10}, 0)
-		unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-		for time.Since(start) < probeTime {
-			due := time.Now().Add(time.Millisecond)
-			for wait := time.Until(due); wait > 0; wait = time.Until(due) {
-				sys.SleepThreadHeld(wait)
-			}
-			late.Add(time.Since(due))
-		}
-	}()
-	<-awake
+	late := wake(probeTime)
 	took := time.Since(start)
 	stop.Store(true)
 	n := done.Load()
 	busy.Wait()
-	return machine{float64(n) / took.Seconds(), late.Quantile(0.99)}
+	return machine{float64(n) / took.Seconds(), late}
+}
+
+// wake lets a raised thread wake every millisecond, and returns the 99th percentile of how late it was.
+func wake(d time.Duration) time.Duration {
+	var late hist.Hist
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread stays raised
+		// Real-time, which needs privilege; without it the thread is as any other.
+		_ = sys.SetThreadRealtime(10)
+		unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+		for start := time.Now(); time.Since(start) < d; {
+			due := time.Now().Add(time.Millisecond)
+			for wait := time.Until(due); wait > 0; wait = time.Until(due) {
+				sys.SleepThread(wait)
+			}
+			late.Add(time.Since(due))
+		}
+	}()
+	<-done
+	return late.Quantile(0.99)
+}
+
+// settle waits until the machine is quiet, 4 s at most. What ended before may still make work for it, such as memory that goes back to
+// the host.
+func settle() {
+	for range 20 {
+		if wake(200*time.Millisecond) <= lateness {
+			return
+		}
+	}
 }

@@ -32,8 +32,8 @@ const lightRate = 500.0
 // A generator that is later than this, as the 99th percentile, did not keep to the schedule, and what it saw tells little of the server.
 // The run is done again, up to as many tries; the one that kept it best counts, for every server.
 const (
-	lateness = 2 * time.Millisecond
-	tries    = 3
+	lateness = time.Millisecond
+	tries    = 4
 )
 
 var (
@@ -183,6 +183,7 @@ func loadAverage() string {
 // best runs one server in one cell until the generator keeps to the schedule.
 func best(s server, c cell, now machine, seed uint64) (best measured, err error) {
 	for again := range tries {
+		settle()
 		m, err := one(s, c, now.Capacity, seed)
 		if err != nil {
 			return m, err

@@ -53,12 +53,12 @@ func runServer(name string, churn bool) error {
 	return fmt.Errorf("no server %q", name)
 }
 
-// takeHeap gives the heap its budget, and the memory for it.
+// takeHeap gives the heap its budget, and the memory for it where there will be garbage.
 func takeHeap() error {
 	if *budget <= 0 {
 		return nil
 	}
-	_, err := worker.TakeHeap(uint64(*budget)<<20, true)
+	_, err := worker.TakeHeap(uint64(*budget)<<20, *churn)
 	return err
 }
 

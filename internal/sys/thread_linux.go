@@ -60,15 +60,10 @@ func ThreadCPUs() ([]int, error) {
 	return cpus, nil
 }
 
-// SleepThread puts the calling thread to sleep, past the timers of the runtime.
+// SleepThread puts the calling thread to sleep past the runtime: the goroutine keeps its P, and nothing has to be found for it when it
+// wakes. Signals, of which the runtime sends one after 10 ms at the latest, end it early. It is for threads that must be on time, in
+// programs with Ps to spare.
 func SleepThread(d time.Duration) {
-	ts := unix.NsecToTimespec(int64(d))
-	unix.Nanosleep(&ts, nil) // a signal ends it early, which harms nobody
-}
-
-// SleepThreadHeld is SleepThread past the runtime: the goroutine keeps its P, and nothing has to be found for it when it wakes. Signals,
-// of which the runtime sends one each 10 ms at the latest, end it early. It is for threads that must be on time, of programs with Ps to spare.
-func SleepThreadHeld(d time.Duration) {
 	ts := unix.NsecToTimespec(int64(d))
 	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }

@@ -9,5 +9,5 @@ import (
 // CanSleep says that Sleep works.
 const CanSleep = true
 
-// Sleep puts the calling thread to sleep, past the timers of the runtime.
+// Sleep puts the calling thread to sleep past the runtime: the goroutine keeps its P.
 func Sleep(d time.Duration) { sys.SleepThread(d) }
