@@ -47,11 +47,14 @@
 //     (Config.OnStall), with their stack.
 //   - The garbage collector. It marks on all Ps that are idle, at normal priority, and stops who runs several times a cycle; who is
 //     stopped then waits for threads of the runtime that compete with the marking. Loops on epoll and io_uring keep their P while
-//     lowered workers run and wait little (with Config.TakeProcs, as many loops as Config.Loops): expect some hundred microseconds to some
-//     milliseconds for what comes during a cycle, and more of goroutines that wait in the runtime's network poller. To stop lowered
-//     threads it waits until the kernel lets them run: at once on a machine that is this program's own, milliseconds on one that others
-//     keep busy (there a niceness of 10 is better than 19). Allocate little, nothing here allocates for a task, or let Config.HeapBudget
-//     make cycles rare.
+//     lowered workers run and wait little (with Config.TakeProcs, as many loops as Config.Loops): expect some milliseconds for what comes
+//     during a cycle. To stop lowered threads it waits until the kernel lets them run: at once on a machine that is this program's
+//     own, milliseconds on one that others keep busy (there a niceness of 10 is better than 19). Three things help, and add up: allocate
+//     little (nothing here allocates for a task); let Config.HeapBudget make cycles rare and Config.HeapPrefault get its memory beforehand;
+//     and, where the program may, LoopConfig.Realtime.
+//   - A loop with a real-time priority (LoopConfig.Realtime) whose handlers compute, or never end: its processor then does nothing else
+//     until the kernel throttles real-time threads (sched(7): for 50 ms after 950 ms of a second), and what of the runtime waits for a
+//     thread on that processor waits as long. Such loops are for handlers of microseconds, on machines with at least two processors.
 //   - GODEBUG=asyncpreemptoff=1. Loops do not keep their P then.
 //   - A cgroup's CPU quota that is used up: the kernel then stops the whole process for the rest of the period, up to 100 ms. Workers
 //     are limited to the quota, rounded down, and follow it within about a second; leave room for the rest of the program.

@@ -35,6 +35,11 @@ func TestHold(t *testing.T) {
 					return
 				}
 			}
+			from := ex.pace.beats.Load()
+			eventually(t, "beats, which the loop makes", func() bool { return ex.pace.beats.Load() > from+3 })
+			if !ex.pace.asleep.Load() {
+				t.Errorf("%s: the pacemaker's thread beats although the loop does", backend)
+			}
 			if n := turns(over, 100*time.Millisecond); n > own {
 				t.Errorf("%s: %d turns of a second loop, for which there is no P", backend, n)
 			}

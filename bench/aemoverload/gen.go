@@ -51,6 +51,9 @@ type result struct {
 	Seconds                       float64
 }
 
+// started is told when all connections are there and the schedule begins.
+type started struct{}
+
 // sent is one request.
 type sent struct {
 	due  time.Duration
@@ -120,6 +123,9 @@ func generate(p plan) error {
 		}
 	}
 	all := p.schedule()
+	if err := json.NewEncoder(os.Stdout).Encode(started{}); err != nil {
+		return err
+	}
 	start := time.Now().Add(20 * time.Millisecond)
 	go receive(append(append([]int(nil), fds[light]...), fds[heavy]...), all, start)
 

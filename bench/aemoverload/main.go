@@ -29,8 +29,12 @@ const deadline = 50 * time.Millisecond
 
 const lightRate = 500.0
 
+// goalLoad is the load from which on there are goals.
+const goalLoad = 1.5
+
 // A generator that is later than this, as the 99th percentile, did not keep to the schedule, and what it saw tells little of the server.
-// The run is done again, up to as many tries; the one that kept it best counts, for every server.
+// Where there are goals, the run is done again, up to as many tries; the one that kept it best counts, for every server. Below, processors
+// are idle now and then, and some virtual ones take milliseconds to wake.
 const (
 	lateness = time.Millisecond
 	tries    = 4
@@ -191,7 +195,7 @@ func best(s server, c cell, now machine, seed uint64) (best measured, err error)
 		if again == 0 || m.Late < best.Late {
 			best = m
 		}
-		if best.again = again; best.Late <= lateness {
+		if best.again = again; best.Late <= lateness || c.Load < goalLoad {
 			break
 		}
 	}
@@ -254,15 +258,27 @@ func one(s server, c cell, capacity float64, seed uint64) (m measured, err error
 	// Without the privilege nice says so and runs it all the same.
 	gen := exec.Command("nice", "-n", "-15", self, "-generate", string(text))
 	gen.Stderr = os.Stderr
-	early := time.AfterFunc(p.Warm+*run/3, func() { m.rssEarly = rss(srv.Process.Pid) })
-	last := time.AfterFunc(p.Warm+*run, func() { m.rssEnd = rss(srv.Process.Pid) })
-	b, err := gen.Output()
-	early.Stop()
-	last.Stop()
+	told, err := gen.StdoutPipe()
 	if err != nil {
+		return m, err
+	}
+	if err := gen.Start(); err != nil {
 		return m, fmt.Errorf("generator: %w", err)
 	}
-	return m, json.Unmarshal(b, &m.result)
+	defer gen.Wait()
+	defer gen.Process.Kill()
+	answers := json.NewDecoder(told)
+	if err := answers.Decode(new(started)); err != nil {
+		return m, fmt.Errorf("generator: %w", err)
+	}
+	early := time.AfterFunc(p.Warm+*run/3, func() { m.rssEarly = rss(srv.Process.Pid) })
+	last := time.AfterFunc(p.Warm+*run, func() { m.rssEnd = rss(srv.Process.Pid) })
+	defer early.Stop()
+	defer last.Stop()
+	if err := answers.Decode(&m.result); err != nil {
+		return m, fmt.Errorf("generator: %w", err)
+	}
+	return m, nil
 }
 
 // rss returns the resident memory of a process in KiB.

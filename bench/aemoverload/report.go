@@ -77,7 +77,7 @@ func goals(list []cell, chosen []server, all map[cell]map[string][]measured) {
 		return "MISS " + fmt.Sprintf(format, args...)
 	}
 	for _, c := range list {
-		if c.Load < 1.5 {
+		if c.Load < goalLoad {
 			continue
 		}
 		best, name := time.Duration(0), "nobody"
