@@ -459,6 +459,14 @@ func TestPacemaker(t *testing.T) {
 	if !worker.CanSleep {
 		t.Skip("threads of this system do not sleep by themselves")
 	}
+	t.Run("keeps its P", pacemakerBeats)
+	t.Run("gives its P up", func(t *testing.T) {
+		t.Setenv("GODEBUG", "asyncpreemptoff=1")
+		pacemakerBeats(t)
+	})
+}
+
+func pacemakerBeats(t *testing.T) {
 	t.Setenv("GOMAXPROCS", "")
 	before := runtime.NumGoroutine()
 	ex := newExecutor(t, &Config{TakeProcs: true})

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"midplane/internal/aem/loop"
 	"midplane/internal/aem/worker"
 	"midplane/internal/mono"
 )
@@ -37,9 +38,10 @@ func newPacemaker() *pacemaker {
 
 func (p *pacemaker) main() {
 	runtime.LockOSThread() // for good: the thread sleeps by itself
+	keep := loop.CanHold() // else who stops the world would wait for the thread to wake
 	for !p.quit.Load() {
 		if p.wanted() {
-			worker.Sleep(beat)
+			worker.Sleep(beat, keep)
 			p.beat()
 			continue
 		}

@@ -140,7 +140,7 @@ func generate(p plan) error {
 	unsent, turn := 0, 0
 	for i, s := range all {
 		for wait := s.due - time.Since(start); wait > 0; wait = s.due - time.Since(start) {
-			sys.SleepThread(wait)
+			sys.SleepThread(wait, true)
 		}
 		late.Add(time.Since(start) - s.due)
 		b[0] = s.kind

@@ -90,7 +90,7 @@ func wake(d time.Duration) time.Duration {
 		for start := time.Now(); time.Since(start) < d; {
 			due := time.Now().Add(time.Millisecond)
 			for wait := time.Until(due); wait > 0; wait = time.Until(due) {
-				sys.SleepThread(wait)
+				sys.SleepThread(wait, true)
 			}
 			late.Add(time.Since(due))
 		}

@@ -4,7 +4,7 @@
 // comes back, and latency counts from the schedule. A run whose generator is itself late is done again. All servers run in each round,
 // one after the other; what is printed are medians of the rounds. See docs/performance.md.
 //
-//	cd bench && go run ./aemoverload [-quick | -full] [-rounds 5] [-only aem,net] [-plot overload.svg]
+//	cd bench && go run ./aemoverload [-quick | -full] [-rounds 5] [-only aem,net] [-cells "burst, 1.5x"] [-plot overload.svg]
 package main
 
 import (
@@ -46,6 +46,7 @@ var (
 	quick  = flag.Bool("quick", false, "the most important cells, two short rounds: to see that it runs, not for numbers")
 	full   = flag.Bool("full", false, "every load in every scenario, with and without garbage")
 	only   = flag.String("only", "", "comma-separated servers; empty: all")
+	which  = flag.String("cells", "", "semicolon-separated cells, named as they are printed (burst, 1.5x; steady, 3x, garbage); empty: all")
 	live   = flag.Int("live", 16, "MB that the garbage keeps alive, 1 or more")
 	budget = flag.Int("heap", 512, "MB that the heap of each server may grow to before it is collected (aem's Config.HeapBudget; GOGC of the others is set alike), 0 for as the runtime has it")
 	plot   = flag.String("plot", "overload.svg", "where the plot of latency over load goes; empty: nowhere")
@@ -95,6 +96,25 @@ func cells() (l []cell) {
 	return append(l, cell{"steady", 1.5, true}, cell{"steady", 3, true}, cell{"burst", 1.5, false}, cell{"slow readers", 1.5, false}, cell{"10k idle", 1.5, false})
 }
 
+// named returns those of a list that are named; all when none is.
+func named(list []cell, names string) (chosen []cell, err error) {
+	if names == "" {
+		return list, nil
+	}
+	for name := range strings.SplitSeq(names, ";") {
+		i := slices.IndexFunc(list, func(c cell) bool { return c.String() == strings.TrimSpace(name) })
+		if i < 0 {
+			var have []string
+			for _, c := range list {
+				have = append(have, c.String())
+			}
+			return nil, fmt.Errorf("no cell is called %q; there are %s", strings.TrimSpace(name), strings.Join(have, "; "))
+		}
+		chosen = append(chosen, list[i])
+	}
+	return chosen, nil
+}
+
 func main() {
 	flag.Parse()
 	spinPerMicrosecond = *spin
@@ -142,11 +162,14 @@ func orchestrate() error {
 	if len(chosen) == 0 {
 		return fmt.Errorf("no server is called %s", *only)
 	}
+	list, err := named(cells(), *which)
+	if err != nil {
+		return err
+	}
 	calibrate()
 	fmt.Printf("%s, %d processors; deadline %v; %d rounds of %v; load average %s; garbage keeps %d MB alive, heaps may have %d MB\n\n",
 		runtime.Version(), runtime.NumCPU(), deadline, *rounds, *run, loadAverage(), *live, *budget)
 	all := map[cell]map[string][]measured{}
-	list := cells()
 	for round := range *rounds {
 		for _, c := range list {
 			now, err := probed(c.Garbage)

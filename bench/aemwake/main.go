@@ -193,7 +193,7 @@ func stamp(w io.Writer) error {
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	var b [8]byte
 	for {
-		sys.SleepThread(time.Millisecond + rand.N(2*time.Millisecond))
+		sys.SleepThread(time.Millisecond+rand.N(2*time.Millisecond), true)
 		binary.LittleEndian.PutUint64(b[:], uint64(monotonic()))
 		if _, err := w.Write(b[:]); err != nil {
 			return nil

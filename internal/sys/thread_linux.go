@@ -60,10 +60,14 @@ func ThreadCPUs() ([]int, error) {
 	return cpus, nil
 }
 
-// SleepThread puts the calling thread to sleep past the runtime: the goroutine keeps its P, and nothing has to be found for it when it
-// wakes. Signals, of which the runtime sends one after 10 ms at the latest, end it early. It is for threads that must be on time, in
-// programs with Ps to spare.
-func SleepThread(d time.Duration) {
+// SleepThread puts the calling thread to sleep. With keep it does so past the runtime: the goroutine keeps its P, and nothing has to be
+// found for it when it wakes; signals, of which the runtime sends one after 10 ms at the latest unless it is told not to
+// (GODEBUG=asyncpreemptoff=1), end it early. That is for threads that must be on time, in programs with Ps to spare.
+func SleepThread(d time.Duration, keep bool) {
 	ts := unix.NsecToTimespec(int64(d))
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	if keep {
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+		return
+	}
+	_ = unix.Nanosleep(&ts, nil)
 }

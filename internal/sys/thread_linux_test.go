@@ -45,7 +45,7 @@ func TestThread(t *testing.T) {
 	}
 }
 
-// A goroutine whose thread sleeps keeps its P: with one P, nothing else runs meanwhile.
+// A goroutine whose thread sleeps keeps its P, so that with one P nothing else runs meanwhile, or gives it to others.
 func TestSleepThread(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	var others atomic.Int64
@@ -64,14 +64,20 @@ func TestSleepThread(t *testing.T) {
 	}()
 	runtime.Gosched()
 	const d = 3 * time.Millisecond
-	for range 20 { // a signal of the runtime's may end one
-		before, start := others.Load(), time.Now()
-		SleepThread(d)
-		if took, after := time.Since(start), others.Load(); took >= d && after == before {
-			return
+	for _, keep := range []bool{true, false} {
+		ok := false
+		for range 20 { // a signal of the runtime's may end one that keeps it
+			before, start := others.Load(), time.Now()
+			SleepThread(d, keep)
+			if took, alone := time.Since(start), others.Load() == before; took >= d && alone == keep {
+				ok = true
+				break
+			}
+		}
+		if !ok {
+			t.Errorf("with keep %v others ran each time, or never", keep)
 		}
 	}
-	t.Error("others ran each time")
 }
 
 func TestFutex(t *testing.T) {

@@ -9,5 +9,5 @@ import (
 // CanSleep says that Sleep works.
 const CanSleep = true
 
-// Sleep puts the calling thread to sleep past the runtime: the goroutine keeps its P.
-func Sleep(d time.Duration) { sys.SleepThread(d) }
+// Sleep puts the calling thread to sleep, with keep past the runtime: the goroutine then keeps its P.
+func Sleep(d time.Duration, keep bool) { sys.SleepThread(d, keep) }

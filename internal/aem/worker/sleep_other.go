@@ -8,4 +8,4 @@ import "time"
 const CanSleep = false
 
 // Sleep does nothing where a thread cannot sleep by itself.
-func Sleep(time.Duration) {}
+func Sleep(time.Duration, bool) {}
