@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -97,11 +98,11 @@ func (p *plan) schedule() []*sent {
 	return all
 }
 
-// generate waits past the runtime, in both of its threads: else each wait makes sysmon look every 20 us, which takes the time of a server's
+// generate waits past the runtime, in all of its threads: else each wait makes sysmon look every 20 us, which takes the time of a server's
 // threads, and a thread that wakes is late for want of a P.
 func generate(p plan) error {
 	debug.SetGCPercent(-1)
-	runtime.GOMAXPROCS(4)
+	runtime.GOMAXPROCS(5) // two send, one receives
 	ta, err := net.ResolveTCPAddr("tcp", p.Addr)
 	if err != nil {
 		return err
@@ -129,39 +130,64 @@ func generate(p plan) error {
 	start := time.Now().Add(20 * time.Millisecond)
 	go receive(append(append([]int(nil), fds[light]...), fds[heavy]...), all, start)
 
-	runtime.LockOSThread()
-	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	var late hist.Hist
-	b := make(request, header)
-	slow := fds[0][:p.Slow]
-	ask := make(request, header)
-	ask[0] = light
-	ask.size(len(zeros))
-	unsent, turn := 0, 0
-	for i, s := range all {
-		for wait := s.due - time.Since(start); wait > 0; wait = s.due - time.Since(start) {
-			sys.SleepThread(wait, true)
-		}
-		late.Add(time.Since(start) - s.due)
-		b[0] = s.kind
-		b.setSeq(i)
-		turn++
-		l := fds[s.kind]
-		if _, err := unix.Write(l[turn%len(l)], b); err != nil {
-			unsent++
-		}
-		if len(slow) > 0 && i%20 == 0 {
-			ask.setSeq(len(all))
-			unix.Write(slow[turn%len(slow)], ask)
-		}
+	senders := map[byte]*sender{light: {conns: fds[light], slow: fds[0][:p.Slow]}, heavy: {conns: fds[heavy], slow: fds[0][:p.Slow]}}
+	var busy sync.WaitGroup
+	for kind, s := range senders {
+		busy.Go(func() { s.send(all, kind, start) })
 	}
+	busy.Wait()
 	if rest := p.Warm + p.Run + straggle - time.Since(start); rest > 0 {
 		time.Sleep(rest)
 	}
-	if unsent > 0 {
-		fmt.Fprintf(os.Stderr, "aemoverload: %d requests did not fit into the sockets\n", unsent)
+	if n := senders[light].unsent + senders[heavy].unsent; n > 0 {
+		fmt.Fprintf(os.Stderr, "aemoverload: %d requests did not fit into the sockets\n", n)
 	}
-	return json.NewEncoder(os.Stdout).Encode(p.result(all, late.Quantile(0.99), time.Since(start)))
+	late := max(senders[light].late.Quantile(0.99), senders[heavy].late.Quantile(0.99))
+	return json.NewEncoder(os.Stdout).Encode(p.result(all, late, time.Since(start)))
+}
+
+// sender sends the requests of one kind, so that a burst of the others does not make it late.
+type sender struct {
+	conns  []int
+	slow   []int // connections that ask for much and read nothing
+	late   hist.Hist
+	unsent int
+}
+
+func (s *sender) send(all []*sent, kind byte, start time.Time) {
+	runtime.LockOSThread()
+	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	b, ask := make(request, header), make(request, header)
+	b[0], ask[0] = kind, light
+	ask.size(len(zeros))
+	ask.setSeq(len(all))
+	turn, last := 0, time.Duration(-1)
+	for i, r := range all {
+		if r.kind != kind {
+			continue
+		}
+		for wait := r.due - time.Since(start); wait > 0; wait = r.due - time.Since(start) {
+			sys.SleepThread(wait, true)
+		}
+		if r.due != last { // those of a burst are sent one after the other
+			s.late.Add(time.Since(start) - r.due)
+		}
+		last = r.due
+		b.setSeq(i)
+		turn++
+		if !write(s.conns[turn%len(s.conns)], b) {
+			s.unsent++
+		}
+		if len(s.slow) > 0 && i%20 == 0 {
+			write(s.slow[turn%len(s.slow)], ask)
+		}
+	}
+}
+
+// write reports whether the socket, which does not block, took all of b.
+func write(fd int, b []byte) bool {
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return errno == 0 && int(n) == len(b)
 }
 
 func (p *plan) result(all []*sent, late, end time.Duration) result {

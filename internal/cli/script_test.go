@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,15 +58,28 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// waitFor waits until something answers at a Unix socket: waitfor PATH.
+// waitFor waits until something answers at a Unix socket, or a file has a text: waitfor SOCKET, or waitfor FILE TEXT.
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: waitfor PATH")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: waitfor SOCKET, or waitfor FILE TEXT")
 	}
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	there := func() error {
+		if len(args) == 2 {
+			b, err := os.ReadFile(ts.MkAbs(args[0]))
+			if err == nil && !strings.Contains(string(b), args[1]) {
+				err = fmt.Errorf("%s has %q, want %q", args[0], b, args[1])
+			}
+			return err
+		}
 		c, err := net.Dial("unix", args[0])
 		if err == nil {
 			c.Close()
+		}
+		return err
+	}
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		err := there()
+		if err == nil {
 			return
 		}
 		if time.Now().After(end) {
