@@ -149,8 +149,8 @@ func (l *Loop) raise(priority int) error {
 	switch {
 	case priority == 0:
 		return nil
-	case l.backend == "stdnet" || !worker.CanRealtime:
-		return &ConfigError{"Realtime", priority, "0: a loop on " + l.backend + " has no thread of its own here"}
+	case l.backend == "stdnet":
+		return &ConfigError{"Realtime", priority, "0: a loop on stdnet has no thread of its own"}
 	}
 	if err := worker.Realtime(priority); err != nil {
 		return fmt.Errorf("aem: Realtime is %d, which takes CAP_SYS_NICE or RLIMIT_RTPRIO of %[1]d or more, and time for it in the cgroup: %w", priority, err)

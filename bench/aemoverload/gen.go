@@ -15,7 +15,6 @@ import (
 	"unsafe"
 
 	"midplane/internal/aem/hist"
-	"midplane/internal/sys"
 
 	"golang.org/x/sys/unix"
 )
@@ -166,9 +165,7 @@ func (s *sender) send(all []*sent, kind byte, start time.Time) {
 		if r.kind != kind {
 			continue
 		}
-		for wait := r.due - time.Since(start); wait > 0; wait = r.due - time.Since(start) {
-			sys.SleepThread(wait, true)
-		}
+		sleepUntil(start.Add(r.due))
 		if r.due != last { // those of a burst are sent one after the other
 			s.late.Add(time.Since(start) - r.due)
 		}

@@ -89,14 +89,19 @@ func wake(d time.Duration) time.Duration {
 		unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 		for start := time.Now(); time.Since(start) < d; {
 			due := time.Now().Add(time.Millisecond)
-			for wait := time.Until(due); wait > 0; wait = time.Until(due) {
-				sys.SleepThread(wait, true)
-			}
+			sleepUntil(due)
 			late.Add(time.Since(due))
 		}
 	}()
 	<-done
 	return late.Quantile(0.99)
+}
+
+// sleepUntil puts the thread to sleep past the runtime, whose signals end a sleep early.
+func sleepUntil(due time.Time) {
+	for wait := time.Until(due); wait > 0; wait = time.Until(due) {
+		sys.SleepThread(wait, true)
+	}
 }
 
 // settle waits until the machine is quiet, 4 s at most. What ended before may still make work for it, such as memory that goes back to

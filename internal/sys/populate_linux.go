@@ -9,16 +9,13 @@ import (
 
 const hugePage = 2 << 20 // a hint; where huge pages have another size the kernel rounds
 
-// Populate makes the kernel give memory for b, of which nothing is in use yet, all at once and in huge pages where it can (madvise(2)).
-func Populate(b []byte) {
+// Populate makes the kernel give memory for the whole pages of b, of which nothing is in use yet, all at once and in huge pages where it can
+// (madvise(2)). It fails before Linux 5.14.
+func Populate(b []byte) error {
 	if h := aligned(b, hugePage); len(h) > 0 {
 		_ = unix.Madvise(h, unix.MADV_HUGEPAGE)
 	}
-	if p := aligned(b, uintptr(os.Getpagesize())); len(p) == 0 || unix.Madvise(p, unix.MADV_POPULATE_WRITE) != nil { // before Linux 5.14
-		for i := 0; i < len(b); i += os.Getpagesize() {
-			b[i] = 0
-		}
-	}
+	return unix.Madvise(aligned(b, uintptr(os.Getpagesize())), unix.MADV_POPULATE_WRITE)
 }
 
 // aligned returns the whole pages of b.

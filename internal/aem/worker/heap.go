@@ -3,7 +3,6 @@ package worker
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -49,10 +48,13 @@ func TakeHeap(budget uint64, prefault bool) (*Heap, error) {
 	switch {
 	case heap.taken != nil:
 		return nil, fmt.Errorf("%w, by another executor of this process", ErrHeapTaken)
-	case prefault && budget > available():
-		return nil, fmt.Errorf("%w: of %d octets to get there are %d", ErrNoMemory, budget, available())
 	case os.Getenv("GOGC") != "":
 		return nil, fmt.Errorf("%w, by the environment: GOGC=%s", ErrHeapTaken, os.Getenv("GOGC"))
+	}
+	if prefault {
+		if m, ok := Memory(); ok && budget > m {
+			return nil, fmt.Errorf("%w: of %d octets to get there are %d", ErrNoMemory, budget, m)
+		}
 	}
 	h := &Heap{budget: budget, set: percent(budget, living())}
 	if was := debug.SetGCPercent(h.set); was != defaultPercent {
@@ -79,11 +81,11 @@ func percent(budget, live uint64) int {
 	return int((budget - live) * 100 / live)
 }
 
-func available() uint64 {
-	if m, ok := Memory(); ok {
-		return m
+// touch writes to each page of b, of which nothing is in use yet, so that the kernel gives memory for it.
+func touch(b []byte) {
+	for i := 0; i < len(b); i += os.Getpagesize() {
+		b[i] = 0
 	}
-	return math.MaxUint64
 }
 
 // living returns what the last collection found to be alive.

@@ -27,14 +27,15 @@ func Dedicate(nice int, cpus []int) error {
 	return nil
 }
 
-// CanRealtime says that Realtime may work.
-const CanRealtime = true
-
 // Realtime gives the calling thread, which must be locked, a real-time priority, 1 to 99. What it starts does not inherit it.
 func Realtime(priority int) error { return sys.SetThreadRealtime(priority) }
 
 // populate makes the kernel give memory for b, of which nothing is in use yet.
-func populate(b []byte) { sys.Populate(b) }
+func populate(b []byte) {
+	if sys.Populate(b) != nil {
+		touch(b)
+	}
+}
 
 // CheckCPUs reports a processor of the list that this process may not run on.
 func CheckCPUs(cpus []int) error {

@@ -5,7 +5,6 @@ package worker
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 )
 
@@ -18,19 +17,12 @@ func Dedicate(nice int, cpus []int) error {
 	return nil
 }
 
-// CanRealtime says that Realtime may work.
-const CanRealtime = false
-
 // Realtime fails: a thread's priority is Linux's.
 func Realtime(int) error {
 	return fmt.Errorf("real-time priority of a thread: %w", errors.ErrUnsupported)
 }
 
-func populate(b []byte) {
-	for i := 0; i < len(b); i += os.Getpagesize() {
-		b[i] = 0
-	}
-}
+func populate(b []byte) { touch(b) }
 
 // CheckCPUs refuses any processor: there is no way to ask for one.
 func CheckCPUs(cpus []int) error {
