@@ -40,8 +40,8 @@ type Heap struct {
 // the environment, the program or another executor has set GOGC. It stops the world for a moment, as do Release and
 // collections that find that what lives has changed by more than an eighth.
 //
-// With prefault it first gets the budget's memory from the kernel, in huge pages where it may, and collects. The runtime keeps what it
-// has up to its goal and a tenth (runtime/mgcscavenge.go:gcPaceScavenger), which is the budget.
+// With prefault it first gets the budget's memory from the kernel, in huge pages where it may. The runtime keeps it as long as
+// collections come when the budget is used up: see fill.
 func TakeHeap(budget uint64, prefault bool) (*Heap, error) {
 	heap.Lock()
 	defer heap.Unlock()
@@ -62,12 +62,33 @@ func TakeHeap(budget uint64, prefault bool) (*Heap, error) {
 		return nil, fmt.Errorf("%w, by the program: it is %d", ErrHeapTaken, was)
 	}
 	heap.taken = h
-	h.watch()
 	if prefault {
-		populate(make([]byte, budget-min(budget, living())))
-		runtime.GC()
+		h.fill()
 	}
+	h.watch()
 	return h, nil
+}
+
+// fill gets the budget's memory. At the end of each collection the runtime sets how much it keeps: what was in use then, times the new goal
+// by the goal before, and a tenth (runtime/mgcscavenge.go:gcPaceScavenger); the rest goes back to the kernel little by little. So
+// all of it is in use, and hardly less than the goal, when the collection comes that finds it free, and none comes after that until the
+// goal is the budget; one that somebody else's allocations made come in between is made up for. The caller holds the lock.
+func (h *Heap) fill() {
+	to := h.set
+	for range 4 {
+		b := make([]byte, h.budget-min(h.budget, living()))
+		populate(b)
+		if !h.change(5) {
+			return
+		}
+		runtime.GC() // b lives
+		runtime.KeepAlive(b)
+		before := cycles()
+		runtime.GC()
+		if !h.change(to) || cycles() == before+1 {
+			return
+		}
+	}
 }
 
 // percent returns the value of GOGC with which a heap, of which live octets live, is collected when it has budget octets.
@@ -89,8 +110,14 @@ func touch(b []byte) {
 }
 
 // living returns what the last collection found to be alive.
-func living() uint64 {
-	s := [1]metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+func living() uint64 { return number("/gc/heap/live:bytes") }
+
+// cycles returns how many collections there were.
+func cycles() uint64 { return number("/gc/cycles/total:gc-cycles") }
+
+// number reads one of the runtime's metrics, 0 if it does not have it.
+func number(name string) uint64 {
+	s := [1]metrics.Sample{{Name: name}}
 	metrics.Read(s[:])
 	if s[0].Value.Kind() != metrics.KindUint64 {
 		return 0
