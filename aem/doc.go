@@ -49,9 +49,11 @@
 //     stopped then waits for threads of the runtime that compete with the marking. Loops on epoll and io_uring keep their P while
 //     lowered workers run and wait little (with Config.TakeProcs, as many loops as Config.Loops): expect some milliseconds for what comes
 //     during a cycle. To stop lowered threads it waits until the kernel lets them run: at once on a machine that is this program's
-//     own, milliseconds on one that others keep busy (there a niceness of 10 is better than 19). Three things help, and add up: allocate
+//     own, milliseconds on one that others keep busy (there a niceness of 10 is better than 19). Four things help, and add up: allocate
 //     little (nothing here allocates for a task); let Config.HeapBudget make cycles rare and Config.HeapPrefault get its memory beforehand;
-//     and, where the program may, LoopConfig.Realtime.
+//     keep a processor for loops, which takes no privilege (Config.LoopCPUs); and, where the program may, LoopConfig.Realtime. The runtime gives memory
+//     of a budget back to the kernel after collections that come before it is used up: those of runtime.GC, and that which it forces after two
+//     minutes without one.
 //   - A loop with a real-time priority (LoopConfig.Realtime) whose handlers compute, or never end: its processor then does nothing else
 //     until the kernel throttles real-time threads (sched(7): for 50 ms after 950 ms of a second), and what of the runtime waits for a
 //     thread on that processor waits as long. Such loops are for handlers of microseconds, on machines with at least two processors.

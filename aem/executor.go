@@ -39,9 +39,16 @@ type Config struct {
 	// HeapPrefault makes New get all of HeapBudget from the kernel, in huge pages where the kernel allows a program to ask for them, so that
 	// neither urgent handlers nor what runs beside them wait for new memory later. The process then takes that much from the
 	// beginning, and New takes 0.1 to 4 s for each GB. New refuses it without HeapBudget, and when there is less memory available.
+	// The runtime keeps it as long as collections come when the budget is used up.
 	HeapPrefault bool
 	// CPUs binds lowered workers to these processors, nil for all that the process may use.
 	CPUs []int
+	// LoopCPUs keeps these processors for the executor's loops (epoll, io_uring) and lowered workers, nil for none: loops are bound to them,
+	// and all other threads of the process are moved away, such as those of the garbage collector and of other goroutines, with which
+	// loops otherwise compete. It takes no privilege. At least one processor of the process must be left, and everything of niceness 0
+	// has no more than what is left. Processes that are started run where the thread may that starts them. Shutdown
+	// gives the processors back. New refuses it while another executor of the process keeps some.
+	LoopCPUs []int
 	// OnStall is told of handlers that run for longer than the budget of their class, one a second at most; nil logs them.
 	// It runs on the executor's own goroutine and must not block.
 	OnStall func(Stall)
@@ -83,9 +90,10 @@ type Executor struct {
 	pace       *pacemaker    // nil when nobody promised a bound
 	procs      *worker.Procs // nil when GOMAXPROCS is not ours
 	procsMu    sync.Mutex
-	procsWant  int          // guarded by procsMu
-	heap       *worker.Heap // nil when the collector's pace is not ours
-	scheduling atomic.Int64 // the last 99th percentile, in nanoseconds
+	procsWant  int               // guarded by procsMu
+	heap       *worker.Heap      // nil when the collector's pace is not ours
+	isolation  *worker.Isolation // nil without LoopCPUs
+	scheduling atomic.Int64      // the last 99th percentile, in nanoseconds
 
 	latency    schedulingLatency // the monitor's own, like the next
 	nextSample mono.Time
@@ -121,21 +129,9 @@ func New(cfg *Config) (*Executor, error) {
 	if ex.cfg.Loops == 0 {
 		ex.cfg.Loops = 1
 	}
-	if ex.cfg.TakeProcs {
-		var err error
-		if ex.procs, err = worker.TakeProcs(); err != nil {
-			return nil, fmt.Errorf("aem: TakeProcs: %w", err)
-		}
-		ex.growProcs(ex.cfg.Loops + spareProcs)
-	}
-	if ex.cfg.HeapBudget != 0 {
-		var err error
-		if ex.heap, err = worker.TakeHeap(uint64(ex.cfg.HeapBudget), ex.cfg.HeapPrefault); err != nil {
-			if ex.procs != nil {
-				ex.procs.Release()
-			}
-			return nil, fmt.Errorf("aem: HeapBudget: %w", err)
-		}
+	if err := ex.take(); err != nil {
+		ex.giveBack()
+		return nil, err
 	}
 	if ex.log = ex.cfg.Logger; ex.log == nil {
 		ex.log = slog.New(slog.DiscardHandler)
@@ -155,6 +151,43 @@ func New(cfg *Config) (*Executor, error) {
 	ex.monitor = monitor{ex: ex, kick: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
 	go ex.monitor.main()
 	return ex, nil
+}
+
+// take takes what belongs to the whole process.
+func (ex *Executor) take() (err error) {
+	if ex.cfg.TakeProcs {
+		if ex.procs, err = worker.TakeProcs(); err != nil {
+			return fmt.Errorf("aem: TakeProcs: %w", err)
+		}
+		ex.growProcs(ex.cfg.Loops + spareProcs)
+	}
+	if len(ex.cfg.LoopCPUs) > 0 {
+		if ex.isolation, err = worker.Isolate(ex.cfg.LoopCPUs); err != nil {
+			return fmt.Errorf("aem: LoopCPUs is %v: %w", ex.cfg.LoopCPUs, err)
+		}
+		if len(ex.cfg.CPUs) == 0 {
+			ex.cfg.CPUs = ex.isolation.All
+		}
+	}
+	if ex.cfg.HeapBudget != 0 {
+		if ex.heap, err = worker.TakeHeap(uint64(ex.cfg.HeapBudget), ex.cfg.HeapPrefault); err != nil {
+			return fmt.Errorf("aem: HeapBudget: %w", err)
+		}
+	}
+	return nil
+}
+
+// giveBack undoes take.
+func (ex *Executor) giveBack() {
+	if ex.procs != nil {
+		ex.procs.Release()
+	}
+	if ex.isolation != nil {
+		ex.isolation.Release()
+	}
+	if ex.heap != nil {
+		ex.heap.Release()
+	}
 }
 
 func (ex *Executor) poolList() []*pool {
@@ -294,12 +327,7 @@ func (ex *Executor) Shutdown(ctx context.Context) error {
 	if ex.pace != nil {
 		ex.pace.stop()
 	}
-	if ex.procs != nil {
-		ex.procs.Release()
-	}
-	if ex.heap != nil {
-		ex.heap.Release()
-	}
+	ex.giveBack()
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,11 @@ func (l *Loop) run(cfg loop.Config, backend string, realtime int, opened chan<- 
 		return
 	}
 	l.backend = l.back.Name()
-	if err := l.raise(realtime); err != nil {
+	err = l.raise(realtime)
+	if err == nil && l.ex.isolation != nil && l.backend != "stdnet" {
+		err = worker.Bind(l.ex.isolation.Kept)
+	}
+	if err != nil {
 		l.back.Stop()
 		opened <- err
 		return

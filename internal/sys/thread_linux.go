@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"os"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -37,18 +39,24 @@ func ThreadRealtime() (int, error) {
 }
 
 // SetThreadCPUs binds the calling thread, which must be locked, to processors.
-func SetThreadCPUs(cpus []int) error {
+func SetThreadCPUs(cpus []int) error { return SetCPUsOf(0, cpus) }
+
+// ThreadCPUs returns the processors that the calling thread may run on.
+func ThreadCPUs() ([]int, error) { return CPUsOf(0) }
+
+// SetCPUsOf binds a thread of this process to processors; 0 is the calling thread.
+func SetCPUsOf(tid int, cpus []int) error {
 	var set unix.CPUSet
 	for _, c := range cpus {
 		set.Set(c)
 	}
-	return unix.SchedSetaffinity(unix.Gettid(), &set)
+	return unix.SchedSetaffinity(tid, &set)
 }
 
-// ThreadCPUs returns the processors that the calling thread may run on.
-func ThreadCPUs() ([]int, error) {
+// CPUsOf returns the processors that a thread of this process may run on, in order; 0 is the calling thread.
+func CPUsOf(tid int) ([]int, error) {
 	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(unix.Gettid(), &set); err != nil {
+	if err := unix.SchedGetaffinity(tid, &set); err != nil {
 		return nil, err
 	}
 	var cpus []int
@@ -58,6 +66,21 @@ func ThreadCPUs() ([]int, error) {
 		}
 	}
 	return cpus, nil
+}
+
+// Threads returns the threads of this process. One that starts or ends meanwhile may be among them or not.
+func Threads() ([]int, error) {
+	d, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return nil, err
+	}
+	var tids []int
+	for _, e := range d {
+		if tid, err := strconv.Atoi(e.Name()); err == nil {
+			tids = append(tids, tid)
+		}
+	}
+	return tids, nil
 }
 
 // SleepThread puts the calling thread to sleep. With keep it does so past the runtime: the goroutine keeps its P, and nothing has to be

@@ -27,6 +27,9 @@ func Dedicate(nice int, cpus []int) error {
 	return nil
 }
 
+// Bind binds the calling thread, which must be locked, to processors.
+func Bind(cpus []int) error { return sys.SetThreadCPUs(cpus) }
+
 // Realtime gives the calling thread, which must be locked, a real-time priority, 1 to 99. What it starts does not inherit it.
 func Realtime(priority int) error { return sys.SetThreadRealtime(priority) }
 
@@ -42,7 +45,7 @@ func CheckCPUs(cpus []int) error {
 	if len(cpus) == 0 {
 		return nil
 	}
-	may, err := sys.ThreadCPUs()
+	may, err := allowed()
 	if err != nil {
 		return err
 	}
@@ -54,9 +57,10 @@ func CheckCPUs(cpus []int) error {
 	return nil
 }
 
-// affinity is how many processors the calling thread may run on now. That of the runtime is as it was when the process began.
+// affinity is how many processors the process may run on now, as the calling thread sees it. That of the runtime is as it was when the
+// process began.
 func affinity() int {
-	may, err := sys.ThreadCPUs()
+	may, err := allowed()
 	if err != nil || len(may) == 0 {
 		return runtime.NumCPU()
 	}

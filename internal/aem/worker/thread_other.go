@@ -17,6 +17,11 @@ func Dedicate(nice int, cpus []int) error {
 	return nil
 }
 
+// Bind fails: processors of one thread are Linux's.
+func Bind([]int) error {
+	return fmt.Errorf("processors of a thread: %w", errors.ErrUnsupported)
+}
+
 // Realtime fails: a thread's priority is Linux's.
 func Realtime(int) error {
 	return fmt.Errorf("real-time priority of a thread: %w", errors.ErrUnsupported)
@@ -33,3 +38,12 @@ func CheckCPUs(cpus []int) error {
 }
 
 func affinity() int { return runtime.NumCPU() }
+
+// Isolation is Linux's.
+type Isolation struct{ All, Kept []int }
+
+// Isolate fails: processors of one thread are Linux's.
+func Isolate([]int) (*Isolation, error) { return nil, Bind(nil) }
+
+// Release does nothing.
+func (*Isolation) Release() {}
