@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 
 	"midplane/internal/sys"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrCPUsTaken says that another executor of this process keeps processors.
@@ -105,7 +104,7 @@ func eachThread(f func(tid int, may []int) (moved bool, err error)) error {
 			if err == nil {
 				moved, err = f(tid, may)
 			}
-			if err != nil && !errors.Is(err, unix.ESRCH) { // it ended
+			if err != nil && !errors.Is(err, syscall.ESRCH) { // it ended
 				return err
 			}
 			again = again || moved
