@@ -99,7 +99,8 @@ func ExecEnv(env []string, argv ...string) Outcome {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), env...)
-	cmd.WaitDelay = time.Second
+	// A child of another Exec has the pipe too until it executes, and that waits for the enforcer, seconds for a big file.
+	cmd.WaitDelay = 10 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
