@@ -201,10 +201,10 @@ func serve(listener int, a assignment) error {
 			return err
 		}
 		if p[0].Revents&unix.POLLIN == 0 {
-			if p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
+			if p[0].Revents&unix.POLLHUP != 0 {
 				return nil // nobody has the filter any more
 			}
-			continue
+			continue // POLLERR: a signal came while it waited for the filter's lock (kernel/seccomp.c:seccomp_notify_poll)
 		}
 		var n notification
 		switch errno := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); errno {
