@@ -129,11 +129,7 @@ func (l *Loop) run(cfg loop.Config, backend string, realtime int, opened chan<- 
 		return
 	}
 	l.backend = l.back.Name()
-	err = l.raise(realtime)
-	if err == nil && l.ex.isolation != nil && l.backend != "stdnet" {
-		err = worker.Bind(l.ex.isolation.Kept)
-	}
-	if err != nil {
+	if err := l.prepareThread(realtime); err != nil {
 		l.back.Stop()
 		opened <- err
 		return
@@ -148,13 +144,21 @@ func (l *Loop) run(cfg loop.Config, backend string, realtime int, opened chan<- 
 	l.abandon()
 }
 
-// raise gives the loop's thread a real-time priority.
-func (l *Loop) raise(priority int) error {
-	switch {
-	case priority == 0:
+// prepareThread gives the loop's thread its processors and a real-time priority, 0 for none.
+func (l *Loop) prepareThread(priority int) error {
+	if l.backend == "stdnet" {
+		if priority != 0 {
+			return &ConfigError{"Realtime", priority, "0: a loop on stdnet has no thread of its own"}
+		}
 		return nil
-	case l.backend == "stdnet":
-		return &ConfigError{"Realtime", priority, "0: a loop on stdnet has no thread of its own"}
+	}
+	if i := l.ex.isolation; i != nil {
+		if err := worker.Bind(i.Kept); err != nil {
+			return fmt.Errorf("aem: LoopCPUs is %v: %w", i.Kept, err)
+		}
+	}
+	if priority == 0 {
+		return nil
 	}
 	if err := worker.Realtime(priority); err != nil {
 		return fmt.Errorf("aem: Realtime is %d, which takes CAP_SYS_NICE or RLIMIT_RTPRIO of %[1]d or more, and time for it in the cgroup: %w", priority, err)

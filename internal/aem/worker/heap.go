@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"sync"
 )
 
 // ErrHeapTaken says that the collector's pace belongs to somebody else.
@@ -24,10 +23,7 @@ const (
 	heapMinimum    = 4 << 20 // runtime/mgcpacer.go:defaultHeapMinimum, of GOGC=100
 )
 
-var heap struct {
-	sync.Mutex
-	taken *Heap
-}
+var heap single[Heap]
 
 // Heap is the collector's pace (GOGC), taken from the runtime: the heap grows to a budget before it is collected. There is one at a
 // time in a process.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"syscall"
 
 	"midplane/internal/sys"
@@ -13,10 +12,7 @@ import (
 // ErrCPUsTaken says that another executor of this process keeps processors.
 var ErrCPUsTaken = errors.New("another executor of this process keeps processors for its loops")
 
-var isolation struct {
-	sync.Mutex
-	taken *Isolation
-}
+var isolation single[Isolation]
 
 // Isolation keeps processors free of the threads of this process, but for those that bind themselves (Bind, Dedicate). There is one at a
 // time in a process.
@@ -48,15 +44,15 @@ func Isolate(cpus []int) (*Isolation, error) {
 	if len(i.rest) == 0 {
 		return nil, fmt.Errorf("of processors %v none is left for the rest of the process", all)
 	}
-	err = eachThread(func(tid int, may []int) (moved bool, err error) {
+	err = moveThreads(func(tid int, may []int) []int {
 		to := without(may, cpus)
 		if len(to) == len(may) || len(to) == 0 {
-			return false, nil
+			return nil
 		}
 		if !slices.Equal(may, all) {
 			i.special[tid] = [2][]int{may, to}
 		}
-		return true, sys.SetCPUsOf(tid, to)
+		return to
 	})
 	if err != nil {
 		i.giveBack()
@@ -77,37 +73,38 @@ func (i *Isolation) Release() {
 }
 
 func (i *Isolation) giveBack() {
-	_ = eachThread(func(tid int, may []int) (moved bool, err error) {
-		if was, ok := i.special[tid]; ok && slices.Equal(may, was[1]) {
-			return true, sys.SetCPUsOf(tid, was[0])
+	_ = moveThreads(func(tid int, may []int) []int {
+		switch was, ok := i.special[tid]; {
+		case ok && slices.Equal(may, was[1]):
+			return was[0]
+		case slices.Equal(may, i.rest):
+			return i.All
 		}
-		if !slices.Equal(may, i.rest) {
-			return false, nil
-		}
-		return true, sys.SetCPUsOf(tid, i.All)
+		return nil
 	})
 }
 
-// eachThread calls f for all threads of the process with where they may run, until it moves none any more: one that was not moved yet
-// may have started another. It gives up after a hundred times, for the process's cgroup may forbid what f wants.
-func eachThread(f func(tid int, may []int) (moved bool, err error)) error {
-	again := true
-	for tries := 0; again && tries < 100; tries++ {
-		again = false
+// moveThreads asks for each thread of the process, of which it tells where it may run, where it is to run, nil for no change, until none
+// moves any more: one that was not moved yet may have started another. It gives up after a hundred times, for the process's cgroup may
+// forbid it.
+func moveThreads(to func(tid int, may []int) []int) error {
+	moved := true
+	for tries := 0; moved && tries < 100; tries++ {
+		moved = false
 		tids, err := sys.Threads()
 		if err != nil {
 			return err
 		}
 		for _, tid := range tids {
 			may, err := sys.CPUsOf(tid)
-			moved := false
 			if err == nil {
-				moved, err = f(tid, may)
+				if cpus := to(tid, may); cpus != nil {
+					moved, err = true, sys.SetCPUsOf(tid, cpus)
+				}
 			}
 			if err != nil && !errors.Is(err, syscall.ESRCH) { // it ended
 				return err
 			}
-			again = again || moved
 		}
 	}
 	return nil

@@ -6,16 +6,12 @@ import (
 	"math"
 	"os"
 	"runtime"
-	"sync"
 )
 
 // ErrProcsTaken says that GOMAXPROCS belongs to somebody else.
 var ErrProcsTaken = errors.New("GOMAXPROCS was set already")
 
-var procs struct {
-	sync.Mutex
-	taken *Procs
-}
+var procs single[Procs]
 
 // Procs is GOMAXPROCS, taken from the runtime. There is one at a time in a process.
 type Procs struct {
