@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"midplane/bench/internal/garbage"
+	"midplane/bench/internal/stat"
 )
 
 // deadline is when the answer to a heavy request is too late.
@@ -208,22 +209,17 @@ func loadAverage() string {
 }
 
 // best runs one server in one cell until the generator keeps to the schedule.
-func best(s server, c cell, now machine, seed uint64) (best measured, err error) {
-	for again := range tries {
-		settle()
-		m, err := one(s, c, now.Capacity, seed)
-		if err != nil {
-			return m, err
-		}
-		if again == 0 || m.Late < best.Late {
-			best = m
-		}
-		if best.again = again; best.Late <= lateness || c.Load < goalLoad {
-			break
-		}
+func best(s server, c cell, now machine, seed uint64) (measured, error) {
+	n := tries
+	if c.Load < goalLoad {
+		n = 1
 	}
-	best.machine = now
-	return best, nil
+	m, runs, err := stat.Best(n, lateness, func() (measured, error) {
+		settle()
+		return one(s, c, now.Capacity, seed)
+	}, func(m measured) time.Duration { return m.Late })
+	m.again, m.machine = runs-1, now
+	return m, err
 }
 
 // serverFlags are the flags of a process that works like a server.

@@ -184,28 +184,25 @@ const (
 )
 
 // run measures a set-up in a process of its own.
-func (s setup) run(self string, d time.Duration) (best result, err error) {
-	for try := range tries {
+func (s setup) run(self string, d time.Duration) (result, error) {
+	n := tries
+	if *quick {
+		n = 1
+	}
+	r, _, err := stat.Best(n, away, func() (r result, err error) {
 		before := 0.0
 		if !*quick {
 			before = quiet.Wait(away, 10)
 		}
 		b, err := exec.Command(self, "-role", s.Name, "-run", d.String()).Output()
 		if err != nil {
-			return best, err
+			return r, err
 		}
-		var r result
-		if err := json.Unmarshal(b, &r); err != nil {
-			return best, err
-		}
-		if r.Away = max(before, quiet.Lost(200*time.Millisecond)); try == 0 || r.Away < best.Away {
-			best = r
-		}
-		if *quick || best.Away <= away {
-			break
-		}
-	}
-	return best, nil
+		err = json.Unmarshal(b, &r)
+		r.Away = max(before, quiet.Lost(200*time.Millisecond))
+		return r, err
+	}, func(r result) float64 { return r.Away })
+	return r, err
 }
 
 func us(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e3) }

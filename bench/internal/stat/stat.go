@@ -1,7 +1,10 @@
 // Package stat has the few sums that the comparisons report.
 package stat
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // Median returns the middle of v, of an even number the mean of the two in the middle, of none 0. v stays as it is.
 func Median[T ~int | ~int64 | ~float64](v []T) T {
@@ -33,4 +36,21 @@ func Column[R, T any](rows []R, f func(R) T) []T {
 		v[i] = f(r)
 	}
 	return v
+}
+
+// Best runs something, again up to tries times in all while it was disturbed by more than limit, and returns the run that was
+// disturbed least, and how many there were. It ends with the first error.
+func Best[R any, D cmp.Ordered](tries int, limit D, run func() (R, error), disturbed func(R) D) (best R, runs int, err error) {
+	for {
+		r, err := run()
+		if err != nil {
+			return r, runs, err
+		}
+		if runs++; runs == 1 || disturbed(r) < disturbed(best) {
+			best = r
+		}
+		if runs >= tries || disturbed(best) <= limit {
+			return best, runs, nil
+		}
+	}
 }
