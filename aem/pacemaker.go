@@ -37,8 +37,9 @@ func newPacemaker() *pacemaker {
 }
 
 func (p *pacemaker) main() {
-	runtime.LockOSThread() // for good: the thread sleeps by itself
-	keep := loop.CanHold() // else who stops the world would wait for the thread to wake
+	runtime.LockOSThread()  // for good: the thread sleeps by itself
+	_ = worker.ShortSlice() // as well as it goes
+	keep := loop.CanHold()  // else who stops the world would wait for the thread to wake
 	for !p.quit.Load() {
 		if p.wanted() {
 			worker.Sleep(beat, keep)

@@ -1,11 +1,15 @@
 package sys
 
 import (
+	"errors"
+	"os/exec"
 	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What one thread is given changes nothing for others.
@@ -42,6 +46,70 @@ func TestThread(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	if n, err := ThreadNice(); n != before || err != nil {
 		t.Errorf("another thread's niceness is %d now, was %d (%v)", n, before, err)
+	}
+}
+
+// A thread's time slice is its own: niceness and other threads stay as they are, and what it starts does not inherit it.
+func TestThreadSlice(t *testing.T) {
+	before, err := ThreadSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nice, err := ThreadNice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { // ends locked, so its thread ends with it
+		defer close(done)
+		runtime.LockOSThread()
+		const d = 300 * time.Microsecond
+		if err := SetThreadSlice(d); err != nil {
+			t.Error(err)
+		}
+		if n, err := ThreadNice(); n != nice || err != nil {
+			t.Errorf("niceness %d, %v; was %d", n, err, nice)
+		}
+		if before == 0 || nice < 0 {
+			return // the kernel has one slice for all; or niceness is inherited with it
+		}
+		if got, err := ThreadSlice(); got != d || err != nil {
+			t.Errorf("slice %v, %v; want %v", got, err, d)
+		}
+		child := exec.Command("sleep", "60")
+		if err := child.Start(); err != nil { // in this thread
+			t.Error(err)
+			return
+		}
+		defer child.Wait()
+		defer child.Process.Kill()
+		if a, err := unix.SchedGetAttr(child.Process.Pid, 0); err != nil || time.Duration(a.Runtime) != before {
+			t.Errorf("a process that it starts has slice %v, %v; want %v", time.Duration(a.Runtime), err, before)
+		}
+	}()
+	<-done
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if SetThreadRealtime(1) != nil {
+			return // it takes a privilege
+		}
+		if err := SetThreadSlice(time.Millisecond); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a real-time thread gets a slice: %v", err)
+		}
+		if p, err := ThreadRealtime(); p != 1 || err != nil {
+			t.Errorf("its priority is %d then, %v", p, err)
+		}
+	}()
+	<-done
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if got, err := ThreadSlice(); got != before || err != nil {
+		t.Errorf("another thread's slice is %v now, was %v (%v)", got, before, err)
+	}
+	if before == 0 {
+		t.Skip("this kernel has one slice for all threads (before Linux 6.12)")
 	}
 }
 

@@ -27,6 +27,11 @@ func Realtime(int) error {
 	return fmt.Errorf("real-time priority of a thread: %w", errors.ErrUnsupported)
 }
 
+// ShortSlice fails: a thread's time slice is Linux's.
+func ShortSlice() error {
+	return fmt.Errorf("time slice of a thread: %w", errors.ErrUnsupported)
+}
+
 func populate(b []byte) { touch(b) }
 
 // CheckCPUs refuses any processor: there is no way to ask for one.
