@@ -149,6 +149,7 @@ func all() error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s: p99 %s us, away %.1f %%\n", round+1, *rounds, s.Name, us(r.P99), 100*r.Away)
 			results[s.Name] = append(results[s.Name], r)
 		}
 	}
