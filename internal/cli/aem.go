@@ -76,6 +76,7 @@ event loop work here, and why not. Benchmarks against other libraries are in ben
 	}
 	f := c.Flags()
 	f.DurationVar(&b.For, "for", 5*time.Second, "length of each of the two runs")
+	f.BoolVarP(&b.JSON, "json", "j", false, "JSON, durations in ns")
 	f.Float64Var(&b.Load, "load", 1.5, "heavy work offered, as a multiple of what the processors can do")
 	return c
 }

@@ -2,6 +2,7 @@ package aemtool
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
@@ -19,6 +20,7 @@ import (
 type Bench struct {
 	For  time.Duration // length of each run
 	Load float64       // heavy work offered, as a share of what the processors can do
+	JSON bool
 	Out  io.Writer
 }
 
@@ -42,35 +44,84 @@ func (o *outcome) answered(at time.Time) {
 	o.light.Add(time.Since(at))
 }
 
-// Run prints a table.
+// benchmark is what Bench prints, in JSON with these keys; durations in ns.
+type benchmark struct {
+	Processors int           `json:"processors"`
+	Go         string        `json:"go"`
+	Load       float64       `json:"load"`
+	For        time.Duration `json:"for_ns"`
+	Backends   []backend     `json:"backends"`
+	Runs       []benchRun    `json:"runs"`
+}
+
+type backend struct {
+	Name    string `json:"name"`
+	Works   bool   `json:"works"`
+	Because string `json:"because,omitempty"` // it does not
+}
+
+type benchRun struct {
+	Runner string        `json:"runner"`
+	P50    time.Duration `json:"light_p50_ns"`
+	P99    time.Duration `json:"light_p99_ns"`
+	P999   time.Duration `json:"light_p999_ns"`
+	Most   time.Duration `json:"light_max_ns"`
+	InTime float64       `json:"heavy_in_time"` // share of what the processors could do
+}
+
+// Run prints a table, or JSON.
 func (b *Bench) Run(ctx context.Context) error {
-	fmt.Fprintf(b.Out, "%d processors, %s; light work every %v beside %.1f times the heavy work that they can do, %v each\n\n", runtime.NumCPU(), runtime.Version(),
-		lightEvery, b.Load, heavyWork)
+	r := benchmark{Processors: runtime.NumCPU(), Go: runtime.Version(), Load: b.Load, For: b.For}
 	for _, name := range loop.Backends {
+		k := backend{Name: name, Works: true}
 		if err := loop.Probe(name); err != nil {
-			fmt.Fprintf(b.Out, "back end %s: %v\n", name, err)
-		} else {
-			fmt.Fprintf(b.Out, "back end %s: works here\n", name)
+			k.Works, k.Because = false, err.Error()
 		}
+		r.Backends = append(r.Backends, k)
+	}
+	if !b.JSON {
+		r.printMachine(b.Out)
 	}
 	spin := calibrate()
-	w := tabwriter.NewWriter(b.Out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\nrunner\tlight p50\tp99\tp99.9\tmax\theavy in time\t")
-	for _, r := range []struct {
+	for _, x := range []struct {
 		name string
 		run  func(context.Context, *outcome, func()) error
 	}{{"goroutines", b.goroutines}, {"aem", b.executor}} {
 		var o outcome
-		if err := r.run(ctx, &o, spin); err != nil {
+		if err := x.run(ctx, &o, spin); err != nil {
 			return err
 		}
 		h := &o.light
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.0f %%\t\n", r.name, short(h.Quantile(0.5)), short(h.Quantile(0.99)), short(h.Quantile(0.999)), short(h.Most),
-			100*float64(o.good.Load())/(float64(o.asked)/max(b.Load, 1)))
+		r.Runs = append(r.Runs, benchRun{
+			Runner: x.name, P50: h.Quantile(0.5), P99: h.Quantile(0.99), P999: h.Quantile(0.999), Most: h.Most,
+			InTime: float64(o.good.Load()) / (float64(o.asked) / max(b.Load, 1)),
+		})
+	}
+	if b.JSON {
+		return json.NewEncoder(b.Out).Encode(r)
+	}
+	r.printRuns(b.Out)
+	return nil
+}
+
+func (r *benchmark) printMachine(out io.Writer) {
+	fmt.Fprintf(out, "%d processors, %s; light work every %v beside %.1f times the heavy work that they can do, %v each\n\n", r.Processors, r.Go, lightEvery, r.Load, heavyWork)
+	for _, k := range r.Backends {
+		if k.Works {
+			k.Because = "works here"
+		}
+		fmt.Fprintf(out, "back end %s: %s\n", k.Name, k.Because)
+	}
+}
+
+func (r *benchmark) printRuns(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\nrunner\tlight p50\tp99\tp99.9\tmax\theavy in time\t")
+	for _, x := range r.Runs {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.0f %%\t\n", x.Runner, short(x.P50), short(x.P99), short(x.P999), short(x.Most), 100*x.InTime)
 	}
 	w.Flush()
-	fmt.Fprintf(b.Out, "\nlight: from its time to its end. heavy in time: ended within %v, of what the processors could do.\n", heavyLimit)
-	return nil
+	fmt.Fprintf(out, "\nlight: from its time to its end. heavy in time: ended within %v, of what the processors could do.\n", heavyLimit)
 }
 
 // calibrate makes a function that takes heavyWork of processor time.
