@@ -22,8 +22,9 @@ type Update struct {
 // Watch tells of changes of a FIB's routes, in their order. Safe for concurrent use, with one reader of the updates.
 // It costs writers a copy of 48 octets a change and never lets them wait for the reader.
 //
-// Who wants the routes and then their changes calls [Table.Watch] first and reads the table after it, with [Table.All] or
-// from a Snapshot: an update says what the route is, so that one that the reading has seen already does no harm.
+// Who wants the routes and then their changes calls [Table.Watch] first and takes a Snapshot after it. Updates whose Generation
+// is not above that of the Snapshot ([Snapshot.Generation]) are in it already and to be passed over: they are older than it. Who reads the table
+// with [Table.All] takes them all, and is right when what happened meanwhile has been told.
 type Watch struct {
 	t     *Table
 	ready chan struct{}

@@ -11,8 +11,9 @@ import (
 )
 
 // RouteChange is one change of one route, or Reread: the table is to be read (again), because the event has just begun or
-// because changes were lost (fib.ErrLost, or occurrences that the event's class refused). What changes from then on follows.
-// Update is zero then.
+// because changes were lost (fib.ErrLost, or occurrences that the event's class refused). What changes from then on follows:
+// with it may come what a Snapshot that the handler takes has already, which is known by a Generation that is not above the Snapshot's, and to
+// be passed over. In a Reread, Update is zero.
 type RouteChange struct {
 	fib.Update
 	Reread bool

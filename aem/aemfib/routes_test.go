@@ -15,7 +15,10 @@ import (
 
 // TestRoutes follows a FIB through events, also with a class that refuses most of them.
 func TestRoutes(t *testing.T) {
-	for _, queue := range []int{1, 1 << 16} {
+	for _, c := range []struct {
+		queue int
+		late  bool // everything has happened before the first Reread is handled
+	}{{1, false}, {1 << 16, false}, {1 << 16, true}} {
 		must := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -31,26 +34,34 @@ func TestRoutes(t *testing.T) {
 		must(err)
 
 		var want map[netip.Prefix]fib.NextHopID
-		table := func() map[netip.Prefix]fib.NextHopID {
+		table := func() (map[netip.Prefix]fib.NextHopID, uint64) {
 			m := map[netip.Prefix]fib.NextHopID{}
 			now, err := blue.Snapshot()
 			if errors.Is(err, fib.ErrRemoved) { // a Reread that was owed at the end
-				return want
+				return want, 0
 			}
 			must(err)
 			for r := range now.All() {
 				m[r.Prefix] = r.NextHop
 			}
+			g := now.Generation()
 			must(now.Close())
-			return m
+			return m, g
 		}
 		followed, rereads := map[netip.Prefix]fib.NextHopID{}, 0
-		var last uint64
+		begin := make(chan struct{})
+		if !c.late {
+			close(begin)
+		}
+		var last, read uint64 // generations: of the last change, and of what was read last
 		done := make(chan struct{})
 		handle := func(_ *aem.Ctx, c aemfib.RouteChange) {
+			<-begin
 			switch {
 			case c.Reread:
-				followed, rereads = table(), rereads+1
+				followed, read = table()
+				rereads++
+			case c.Generation <= read: // it has that
 			case c.New != 0:
 				followed[c.Prefix] = c.New
 			default:
@@ -71,7 +82,7 @@ func TestRoutes(t *testing.T) {
 		one, err := l.Executor().Class("routes", aem.ClassConfig{Workers: 1, Queue: 1 << 16})
 		must(err)
 		ended := make(chan error, 1)
-		cfg := aem.EventConfig{Class: one, Deadline: aem.NoDeadline, Pending: queue, OnError: func(err error) { ended <- err }}
+		cfg := aem.EventConfig{Class: one, Deadline: aem.NoDeadline, Pending: c.queue, OnError: func(err error) { ended <- err }}
 		e, err := aem.Register(l, aemfib.Routes(blue, 1<<16), handle, cfg)
 		must(err)
 		must(e.Start())
@@ -87,12 +98,15 @@ func TestRoutes(t *testing.T) {
 		}
 		_, _, err = blue.Insert(netip.MustParsePrefix("::/0"), hop)
 		must(err)
+		if c.late {
+			close(begin)
+		}
 		select {
 		case <-done:
 		case <-time.After(30 * time.Second):
 			t.Fatal("the end was not told")
 		}
-		want = table()
+		want, _ = table()
 		must(set.Remove(10))
 		select {
 		case err := <-ended:
@@ -104,9 +118,9 @@ func TestRoutes(t *testing.T) {
 		}
 		must(e.Shutdown())
 		if !maps.Equal(followed, want) {
-			t.Errorf("queue of %d: followed to %v, want %v", queue, followed, want)
+			t.Errorf("%+v: followed to %v, want %v", c, followed, want)
 		}
-		if queue > 1 && rereads != 1 {
+		if c.queue > 1 && rereads != 1 {
 			t.Errorf("%d rereads, want the first", rereads)
 		}
 	}
