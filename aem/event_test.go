@@ -68,6 +68,19 @@ func register[T any](t testing.TB, l *aem.Loop, src aem.Source[T], f func(*aem.C
 	return e
 }
 
+// onLoop runs f in a handler on the loop, and waits for it. The class is inline.
+func onLoop(t testing.TB, l *aem.Loop, inline *aem.Class, f func()) {
+	t.Helper()
+	ch, done := make(chan int), make(chan struct{})
+	e := register(t, l, aem.Chan(ch), func(*aem.Ctx, int) {
+		defer close(done)
+		f()
+	}, aem.EventConfig{Class: inline})
+	must(t, e.Start())
+	ch <- 1
+	<-done
+}
+
 func classOf(t testing.TB, l *aem.Loop, name string, cfg aem.ClassConfig) *aem.Class {
 	t.Helper()
 	c, err := l.Executor().Class(name, cfg)

@@ -66,19 +66,13 @@ func TestLoopCPUs(t *testing.T) {
 				continue
 			}
 			must(t, err)
-			got := make(chan []int)
-			ch := make(chan int)
-			e := register(t, l, aem.Chan(ch), func(*aem.Ctx, int) {
-				cpus, _ := sys.ThreadCPUs()
-				got <- cpus
-			}, aem.EventConfig{Class: urgent})
-			must(t, e.Start())
-			ch <- 1
+			var cpus []int
+			onLoop(t, l, urgent, func() { cpus, _ = sys.ThreadCPUs() })
 			want := mine
 			if l.Backend() == "stdnet" {
 				want = rest
 			}
-			if cpus := <-got; !slices.Equal(cpus, want) {
+			if !slices.Equal(cpus, want) {
 				t.Errorf("on %s a loop may run on %v, want %v", backend, cpus, want)
 			}
 			must(t, l.Close())

@@ -43,11 +43,10 @@ func TestRealtime(t *testing.T) {
 		must(t, err)
 		urgent, err := ex.Class(backend, aem.ClassConfig{Inline: true})
 		must(t, err)
-		ch := make(chan int)
-		got, started := make(chan int, 2), make(chan int, 1)
-		e := register(t, l, aem.Chan(ch), func(*aem.Ctx, int) {
-			n, _ := sys.ThreadRealtime()
-			got <- n
+		var n int
+		started := make(chan int, 1)
+		onLoop(t, l, urgent, func() {
+			n, _ = sys.ThreadRealtime()
 			go func() {
 				n, _ := sys.ThreadRealtime()
 				started <- n
@@ -57,10 +56,8 @@ func TestRealtime(t *testing.T) {
 			if text := strings.TrimSpace(string(out)); err != nil || text != "0 0" {
 				t.Errorf("a process that the loop starts has real-time priority and policy %q, %v", text, err)
 			}
-		}, aem.EventConfig{Class: urgent})
-		must(t, e.Start())
-		ch <- 1
-		if n := <-got; n != 7 {
+		})
+		if n != 7 {
 			t.Errorf("on %s a handler runs with real-time priority %d", backend, n)
 		}
 		if n := <-started; n != 0 {

@@ -27,18 +27,16 @@ func TestLoopSlice(t *testing.T) {
 		must(t, err)
 		inline, err := ex.Class(backend, aem.ClassConfig{Inline: true})
 		must(t, err)
-		ch, got, started := make(chan int), make(chan time.Duration, 1), make(chan time.Duration, 1)
-		e := register(t, l, aem.Chan(ch), func(*aem.Ctx, int) {
-			d, _ := sys.ThreadSlice()
-			got <- d
+		var d time.Duration
+		started := make(chan time.Duration, 1)
+		onLoop(t, l, inline, func() {
+			d, _ = sys.ThreadSlice()
 			go func() {
 				d, _ := sys.ThreadSlice()
 				started <- d
 			}()
-		}, aem.EventConfig{Class: inline})
-		must(t, e.Start())
-		ch <- 1
-		if d := <-got; d != want {
+		})
+		if d != want {
 			t.Errorf("on %s a handler runs with a slice of %v, want %v", backend, d, want)
 		}
 		if d := <-started; d != before {

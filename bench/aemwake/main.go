@@ -199,9 +199,11 @@ func (s setup) run(self string, d time.Duration) (result, error) {
 		if err != nil {
 			return r, err
 		}
-		err = json.Unmarshal(b, &r)
+		if err := json.Unmarshal(b, &r); err != nil {
+			return r, err
+		}
 		r.Away = max(before, quiet.Lost(200*time.Millisecond))
-		return r, err
+		return r, nil
 	}, func(r result) float64 { return r.Away })
 	return r, err
 }

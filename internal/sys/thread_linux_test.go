@@ -12,6 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// onThread runs f on a thread of its own, which ends with it.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		f()
+	}()
+	<-done
+}
+
 // What one thread is given changes nothing for others.
 func TestThread(t *testing.T) {
 	cpus, err := ThreadCPUs()
@@ -22,10 +33,7 @@ func TestThread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() { // ends locked, so its thread ends with it
-		defer close(done)
-		runtime.LockOSThread()
+	onThread(func() {
 		want := min(before+3, 19)
 		if err := SetThreadNice(want); err != nil {
 			t.Error(err)
@@ -40,8 +48,7 @@ func TestThread(t *testing.T) {
 		if got, err := ThreadCPUs(); !slices.Equal(got, last) || err != nil {
 			t.Errorf("processors %v, %v; want %v", got, err, last)
 		}
-	}()
-	<-done
+	})
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if n, err := ThreadNice(); n != before || err != nil {
@@ -59,10 +66,7 @@ func TestThreadSlice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() { // ends locked, so its thread ends with it
-		defer close(done)
-		runtime.LockOSThread()
+	onThread(func() {
 		const d = 300 * time.Microsecond
 		if err := SetThreadSlice(d); err != nil {
 			t.Error(err)
@@ -86,12 +90,8 @@ func TestThreadSlice(t *testing.T) {
 		if a, err := unix.SchedGetAttr(child.Process.Pid, 0); err != nil || time.Duration(a.Runtime) != before {
 			t.Errorf("a process that it starts has slice %v, %v; want %v", time.Duration(a.Runtime), err, before)
 		}
-	}()
-	<-done
-	done = make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
+	})
+	onThread(func() {
 		if SetThreadRealtime(1) != nil {
 			return // it takes a privilege
 		}
@@ -101,8 +101,7 @@ func TestThreadSlice(t *testing.T) {
 		if p, err := ThreadRealtime(); p != 1 || err != nil {
 			t.Errorf("its priority is %d then, %v", p, err)
 		}
-	}()
-	<-done
+	})
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if got, err := ThreadSlice(); got != before || err != nil {
